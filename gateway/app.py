@@ -1,0 +1,173 @@
+"""The composition root: the only place where objects are made and joined."""
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+from redis.asyncio import Redis
+
+from budgets.journal import Journal
+from budgets.keys import KeyStore
+from budgets.price_book import PriceBook
+from budgets.redis_connection import RedisConnection
+from budgets.redis_ledger import RedisLedger
+from budgets.tokens import TokenCounter, vocabulary_folder
+from gateway.api.admin import Admin
+from gateway.api.edge import Edge
+from gateway.api.exchange import Receive, Scope, Send
+from gateway.api.models import models_router
+from gateway.api.operations import operations_router
+from gateway.api.service import create_service
+from gateway.auth import Callers
+from gateway.catalog import Catalog
+from gateway.pipeline import Pipeline
+from gateway.planner import Planner
+from gateway.quotes import Quotes
+from gateway.settings import Runtime, Settings
+from gateway.telemetry.budget_rows import BudgetRows
+from gateway.telemetry.exposition import exposition
+from gateway.telemetry.logs import LineWriter
+from gateway.telemetry.metrics import Known, Metrics
+from gateway.telemetry.record import Telemetry
+from gateway.upstream.failover import Failover
+from gateway.upstream.http import Upstream
+from gateway.upstream.sandbox import SandboxBill
+from routing.health import Health
+from routing.retry import RetryBudget
+
+SAMPLE_EVERY = 1.0
+"""Seconds between two looks at what other parts count as plain numbers."""
+
+
+def create_app(
+    settings: Settings,
+    runtime: Runtime,
+    writer: LineWriter,
+    *,
+    reread: Callable[[], Settings],
+    reload_all: Callable[[], None] | None = None,
+) -> "Gateway":
+    """One worker's application.
+
+    `reread` reads the configuration anew and raises ConfigurationError where it is wrong. `reload_all` has all workers
+    reload; without it this one reloads itself.
+    """
+    return Gateway(settings, runtime, writer, reread, reload_all)
+
+
+class Gateway:
+    """One worker: serves ASGI, starts and stops what it is made of, and takes a changed configuration."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        runtime: Runtime,
+        writer: LineWriter,
+        reread: Callable[[], Settings],
+        reload_all: Callable[[], None] | None,
+    ) -> None:
+        self._prices = PriceBook.load()
+        self._reread = reread
+        self._reload_all = reload_all or self.reload
+        self._writer = writer
+        catalog = Catalog(settings, self._prices)
+
+        self._redis = Redis.from_url(runtime.redis_url)
+        self._connection = RedisConnection(runtime.redis_url, deadline=settings.redis.deadline)
+        self._journal = Journal(settings.data_dir / "journal", f"worker-{runtime.worker}")
+        policy = settings.ledger
+        self.ledger = RedisLedger(
+            self._connection, self._journal, lease=policy.lease, tombstone=policy.tombstone, clock=time.time
+        )
+        keys = KeyStore(self._redis, runtime.pepper.encode())
+        callers = Callers(keys, self._connection, policy.key_cache, time.time)
+
+        self._health = Health()
+        self._planner = Planner(catalog, self._health, time.monotonic)
+        self._counter = TokenCounter(vocabulary_folder(os.environ))
+        self._upstream = Upstream(settings.upstream)
+        attempts = settings.upstream.max_attempts
+        failover = Failover(self._health, RetryBudget(), attempts, time.monotonic, random.random)
+        quotes = Quotes(policy, self._counter)
+        pipeline = Pipeline(callers, self._planner, quotes, self.ledger, failover, self._upstream)
+
+        folder = Path(runtime.metrics_dir) if runtime.metrics_dir else None
+        self._metrics = Metrics(
+            _known(catalog), max_keys=settings.metrics.max_keys, folder=folder, index=runtime.worker
+        )
+        self._budget_rows = BudgetRows(keys, self.ledger, settings.metrics.max_keys)
+        self._bill = SandboxBill(runtime.sandbox_url, runtime.sandbox_token)
+        routers = (
+            models_router(callers, self._planner, self.ledger),
+            Admin(keys, self.ledger, self._planner, self._changed).router(runtime.admin_key),
+            operations_router(self._connection, self._scrape, self._bill),
+        )
+        chat = ("chat", pipeline.chat)
+        self._edge = Edge(
+            {"/v1/chat/completions": chat, "/chat/completions": chat},
+            create_service(routers, self._lifespan),
+            Telemetry(self._metrics, writer.write),
+            settings,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._edge(scope, receive, send)
+
+    def reload(self) -> None:
+        """Serve what the configuration says now; the old one stays where the new one is wrong.
+
+        Raises ConfigurationError. Addresses, secrets and limits of the server itself change with a restart only.
+        """
+        catalog = Catalog(self._reread(), self._prices)
+        self._planner.catalog = catalog
+        self._metrics.known = _known(catalog)
+
+    def _changed(self) -> None:
+        """Check the changed configuration here, so that whoever asked hears what is wrong; then have all take it."""
+        self._reread()
+        self._reload_all()
+
+    @asynccontextmanager
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        """Run the ledger's background work while serving; at the end, wait until all that was spent is booked."""
+        async with AsyncExitStack() as stack:
+            stack.callback(self._counter.close)
+            stack.push_async_callback(self._redis.aclose)
+            stack.push_async_callback(self._bill.close)
+            stack.push_async_callback(self._upstream.close)
+            stack.push_async_callback(self._connection.close)
+            await self._connection.connect()
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            background = [tasks.create_task(self.ledger.run()), tasks.create_task(self._sample())]
+            yield
+            await self.ledger.drained()
+            for task in background:
+                task.cancel()
+
+    async def _sample(self) -> None:
+        while True:
+            self._take_sample()
+            await asyncio.sleep(SAMPLE_EVERY)
+
+    def _take_sample(self) -> None:
+        now = time.monotonic()
+        for deployment in self._planner.catalog.targets:
+            self._metrics.breaker(deployment, self._health.state(deployment, now))
+        counters = self.ledger.counters
+        events = {name: getattr(counters, name) for name in counters.__slots__}
+        self._metrics.sample(events, self._journal.depth, self._writer.dropped)
+
+    async def _scrape(self) -> bytes:
+        self._take_sample()
+        return await exposition(self._metrics, self._budget_rows.read)
+
+
+def _known(catalog: Catalog) -> Known:
+    targets = catalog.targets
+    providers = frozenset(target.deployment.provider_name for target in targets.values())
+    return Known(models=frozenset(catalog.names), providers=providers, deployments=frozenset(targets))

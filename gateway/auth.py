@@ -1,0 +1,131 @@
+"""Virtual key → Caller. A key's record is held for a few seconds; a change is noticed at once by the reserve script."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from budgets.errors import StaleKey
+from budgets.keys import KeyRecord, KeyStore, ResolvedKey, account_of, resolve
+from budgets.money import NanoUSD
+from budgets.redis_connection import RedisConnection
+from gateway.errors import KeyNotUsable, NoKey, SeveralKeys, UnknownKey
+
+MAX_CACHED_KEYS = 10_000
+MAX_KEY_BYTES = 512
+
+Headers = Mapping[bytes, bytes]
+"""Lower-case names; where a header came twice, the last one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, and what they may."""
+
+    record: KeyRecord
+    version: int
+    capped: bool
+    """Whether anything limits what they spend."""
+    remaining: NanoUSD | None
+    """What was left when the record was read; None where unlimited."""
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """Everything that pays for the caller's attempts, outermost first."""
+        return ("account", f"key:{self.record.id}")
+
+    def may_use(self, model: str) -> bool:
+        """Whether the key's globs include this model or alias."""
+        return any(glob == "*" or fnmatchcase(model, glob) for glob in self.record.models)
+
+
+class Callers:
+    """Finds the caller of a request by the key it carries."""
+
+    def __init__(
+        self, keys: KeyStore, connection: RedisConnection, hold_for: float, clock: Callable[[], float]
+    ) -> None:
+        self._keys = keys
+        self._connection = connection
+        self._hold_for = hold_for
+        self._clock = clock
+        self._held: OrderedDict[str, tuple[float, Caller | None]] = OrderedDict()
+        self._reads: dict[str, asyncio.Task[Caller | None]] = {}
+
+    async def identify(self, headers: Headers) -> Caller:
+        """The caller whose key is in `headers`.
+
+        Raises NoKey, SeveralKeys, UnknownKey, KeyNotUsable, or LedgerUnavailable for a key not read before.
+        """
+        text = key_in(headers)
+        digest = self._keys.digest(text)
+        now = self._clock()
+        found = self._held.get(digest)
+        if found is None or found[0] < now:
+            caller = await self._read(account_of(text), digest)
+        else:
+            caller = found[1]
+        if caller is None:
+            raise UnknownKey
+        return _usable(caller, now)
+
+    def refreshed(self, caller: Caller, stale: StaleKey) -> Caller:
+        """The caller as the record that a reserve brought back says. Raises UnknownKey or KeyNotUsable."""
+        self._forget(caller.record.id)
+        if stale.record is None:
+            raise UnknownKey
+        record = KeyRecord.from_json(stale.record)
+        capped = caller.capped or bool(record.limits)
+        return _usable(Caller(record, stale.version, capped, caller.remaining), self._clock())
+
+    async def _read(self, account: str, digest: str) -> Caller | None:
+        """One read at a time for a key, however many requests wait for it."""
+        reading = self._reads.get(digest)
+        if reading is None:
+            reading = self._reads[digest] = asyncio.ensure_future(self._resolve(account, digest))
+            reading.add_done_callback(lambda _: self._reads.pop(digest))
+        return await asyncio.shield(reading)
+
+    async def _resolve(self, account: str, digest: str) -> Caller | None:
+        now = self._clock()
+        key = await resolve(self._connection, account, digest, now)
+        caller = _caller(key) if key else None
+        self._held[digest] = (now + self._hold_for, caller)
+        if len(self._held) > MAX_CACHED_KEYS:
+            self._held.popitem(last=False)
+        return caller
+
+    def _forget(self, key_id: str) -> None:
+        for digest, (_, caller) in list(self._held.items()):
+            if caller is not None and caller.record.id == key_id:
+                del self._held[digest]
+
+
+def key_in(headers: Headers) -> str:
+    """The key text, from whichever header carries it. Raises NoKey or SeveralKeys."""
+    found = set()
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() == b"bearer" and token.strip():
+        found.add(token.strip())
+    found.update(value for name in (b"x-api-key", b"api-key") if (value := headers.get(name, b"").strip()))
+    if not found:
+        raise NoKey
+    if len(found) > 1:
+        raise SeveralKeys
+    key = found.pop()
+    if len(key) > MAX_KEY_BYTES or not key.isascii():
+        raise UnknownKey
+    return key.decode()
+
+
+def _caller(key: ResolvedKey) -> Caller:
+    return Caller(key.record, key.version, key.capped, key.remaining)
+
+
+def _usable(caller: Caller, now: float) -> Caller:
+    if caller.record.blocked:
+        raise KeyNotUsable("blocked")
+    if caller.record.expired(now):
+        raise KeyNotUsable("expired")
+    return caller

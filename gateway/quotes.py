@@ -1,0 +1,111 @@
+"""What an attempt may cost at most, and will probably cost; and the bytes that go with that promise.
+
+The hold and the body belong together: the output cap that is priced is the one written into the request.
+"""
+
+from dataclasses import dataclass, replace
+
+from budgets.errors import UnpricedModel
+from budgets.estimate import Bounds, counted_bound, input_bound, texts, unpriceable, uses_audio, worst_case
+from budgets.money import NanoUSD
+from budgets.pricing import cost
+from budgets.tokens import TokenCounter
+from budgets.usage import Usage
+from gateway.auth import Caller
+from gateway.catalog import Target
+from gateway.errors import UnboundedCost
+from gateway.settings import LedgerSettings
+from gateway.wire import chat
+from gateway.wire.request import ModelRequest
+from gateway.wire.strict_json import dump
+
+EXPECTED_OUTPUT_TOKENS = 400
+"""What an answer comes to on average, for the guess of its cost; no hold rests on it."""
+BYTES_PER_TOKEN = 4
+"""Of ordinary text, for the same guess."""
+BELIEVABLE = 4
+"""A usage beyond so many times what was held for is no overrun but nonsense."""
+UNBOUNDED = 10**9
+"""Tokens no request can have: the bound where a caller without a cap may send what cannot be bounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A request as it will be sent to one target, and the most it can cost there."""
+
+    request: ModelRequest
+    target: Target
+    body: bytes
+    bounds: Bounds
+    amount: NanoUSD
+    """0 where the price is unknown, which only callers without a cap are offered."""
+
+    def cost(self, usage: Usage) -> NanoUSD | None:
+        """What `usage` costs, None where the price is unknown. Raises AbsurdUsage for what cannot be true."""
+        most_output = self.bounds.output_tokens * self.bounds.n * BELIEVABLE
+        usage.within(self.bounds.input_tokens * BELIEVABLE, most_output)
+        return cost(usage, self.target.price) if self.target.price else None
+
+    def estimate(self, output_tokens: int) -> NanoUSD:
+        """Our own idea of the cost of an attempt whose usage was never seen; at most the hold."""
+        if self.target.price is None:
+            return 0
+        usage = Usage(len(self.body) // BYTES_PER_TOKEN, min(output_tokens, self.bounds.output_tokens))
+        return min(self.amount, cost(usage, self.target.price))
+
+
+class Quotes:
+    """Makes quotes by the ledger's policy."""
+
+    def __init__(self, policy: LedgerSettings, counter: TokenCounter) -> None:
+        self._policy = policy
+        self._counter = counter
+
+    def quote(self, request: ModelRequest, target: Target, caller: Caller) -> Quote:
+        """A request priced by the cheap, safe bound of its input.
+
+        Raises UnpricedModel or UnboundedCost for a caller with a cap where the most it can cost is not known.
+        """
+        cap = self._output_cap(request, target)
+        written = cap if self._policy.inject_output_cap or request.output_cap is not None else None
+        body = dump(chat.upstream_body(request, target.deployment.model, target.cap_field, written))
+        window = target.deployment.context_window
+        input_tokens = input_bound(request.body, len(body), target.deployment.model, window)
+        if caller.capped:
+            _refuse_unbounded(request, target, input_tokens)
+        tier = request.body.get("service_tier")
+        bounds = Bounds(input_tokens or UNBOUNDED, cap, request.n, tier, uses_audio(request.body))
+        return Quote(request, target, body, bounds, self._amount(target, bounds if input_tokens else None))
+
+    async def exact(self, quote: Quote) -> NanoUSD | None:
+        """The hold by counted tokens, for when the cheap bound is refused; None where they cannot be counted."""
+        body, target = quote.request.body, quote.target
+        tokens = await self._counter.count(texts(body), target.encoding)
+        counted = None if tokens is None else counted_bound(body, tokens, target.deployment.model)
+        if counted is None or counted >= quote.bounds.input_tokens:
+            return None
+        return self._amount(target, replace(quote.bounds, input_tokens=counted))
+
+    def _amount(self, target: Target, bounds: Bounds | None) -> NanoUSD:
+        return worst_case(target.price, bounds) if target.price and bounds else 0
+
+    def _output_cap(self, request: ModelRequest, target: Target) -> int:
+        """Tokens: what the caller asked for, or else the policy's cap, but never more than the model can do."""
+        model_most = target.max_output_tokens or target.deployment.context_window
+        asked = request.output_cap
+        if asked is None:
+            asked = self._policy.output_cap if self._policy.inject_output_cap else model_most or UNBOUNDED
+        return min(asked, target.max_output_tokens or asked)
+
+
+def _refuse_unbounded(request: ModelRequest, target: Target, input_tokens: int | None) -> None:
+    """A caller with a cap is only offered what has an upper bound."""
+    if target.price is None:
+        raise UnpricedModel(target.deployment.id)
+    field = unpriceable(request.body, target.price)
+    if field is not None:
+        raise UnboundedCost(f"the cost of `{field}` is not part of the model's price")
+    if input_tokens is None:
+        raise UnboundedCost(
+            f"files and sound have no size in tokens, and the context of {target.deployment.id} is unknown"
+        )

@@ -1,0 +1,343 @@
+"""The server edge: uvicorn with deadlines and limits for what clients send, and a shutdown that loses no request.
+
+uvicorn alone waits for ever for headers and bodies, takes headers of any size, answers bad requests as plain text,
+and on shutdown closes connections whose request it has not read yet. `Protocol` mends that; sizes of bodies are the
+application's to limit, since it knows what each endpoint takes. How requests are refused above HTTP stands in `api/`.
+"""
+
+import asyncio
+import json
+import logging
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from http import HTTPStatus
+from itertools import chain
+from math import ceil
+from typing import Any, cast
+
+import httptools
+import uvicorn
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+BACKLOG = 2048
+KEEP_ALIVE = 75
+"""Seconds an idle connection stays open: longer than the 60 s of common proxies, so that these close first."""
+SHUTDOWN_GRACE = 1.0
+"""Seconds in which a connection without a request may still send one after the shutdown began."""
+
+_HEADER_FRAMING = len(b": \r\n")
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a client may take. Times in seconds."""
+
+    header_timeout: float = 10.0
+    """From the connection, or from the first byte of a later request, to the end of the headers."""
+    body_timeout: float = 30.0
+    """From the end of the headers to the end of the body, whether it is read or thrown away."""
+    max_header_bytes: int = 64 * 1024
+    """Of the request line and the headers together; also of trailers."""
+
+
+class Reading(Enum):
+    """Which part of a request the parser is in."""
+
+    NOTHING = "nothing"
+    HEAD = "head"
+    BODY = "body"
+
+
+def _answer(status: HTTPStatus, code: str, message: str) -> bytes:
+    """A whole response in OpenAI's error form, after which the connection ends."""
+    kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+    body = json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}}).encode()
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    )
+    return head.encode() + b"connection: close\r\n\r\n" + body
+
+
+_MALFORMED = _answer(HTTPStatus.BAD_REQUEST, "malformed_request", "This is not a valid HTTP request.")
+_TIMED_OUT = _answer(HTTPStatus.REQUEST_TIMEOUT, "request_timeout", "The request did not arrive in time.")
+_HEADERS_TOO_LARGE = _answer(
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "The request's headers are too large."
+)
+_FAILED = _answer(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "The gateway failed to answer this request.")
+
+
+class _HeadersTooLargeError(Exception):
+    """Raised inside the parser's callback to stop it."""
+
+
+class _EarlyAnswerTransport(asyncio.Transport):
+    """Stands in for the transport while a request's body is still coming, so that an early answer arrives.
+
+    A socket closed with bytes unread sends a reset, and the client loses the answer (a 413, say) in its own buffers.
+    """
+
+    def __init__(self, protocol: "Protocol") -> None:
+        super().__init__()
+        self._protocol = protocol
+        self.write = protocol.transport.write  # type: ignore[method-assign]
+        self.is_closing = protocol.transport.is_closing  # type: ignore[method-assign]
+
+    def close(self) -> None:
+        self._protocol.end()
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection. At most one deadline runs at a time: for the head, for the body, or for the client to hang up.
+
+    None runs while the application works, and a request that arrives in one piece never starts one.
+    """
+
+    def __init__(self, limits: Limits, **uvicorn_arguments: Any) -> None:
+        super().__init__(**uvicorn_arguments)
+        self.access_log = False
+        self._limits = limits
+        self._reading = Reading.NOTHING
+        self._awaited = Reading.NOTHING
+        self._deadline: asyncio.TimerHandle | None = None
+        self._answering: RequestResponseCycle | None = None
+        self._unproductive_bytes = 0
+        """Received since the head began or since the last piece of body: what the parser may be hoarding."""
+        self._ending = False
+        self._draining = False
+
+    # The connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        if self._ending:
+            return
+        self._unset_keepalive_if_required()
+        self._unproductive_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # Declined by simply answering (RFC 9110, 7.8). The parser dropped what followed, so no next request here.
+            self.cycle.keep_alive = False
+        except httptools.HttpParserError as exc:
+            too_large = isinstance(exc.__context__, _HeadersTooLargeError)
+            self._refuse(_HEADERS_TOO_LARGE if too_large else _MALFORMED)
+            return
+        if self._unproductive_bytes > self._limits.max_header_bytes:
+            self._refuse(_HEADERS_TOO_LARGE)
+            return
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._set_deadline(None)
+        self.pipeline.clear()
+        if self._answering is not None and self._answering is not self.cycle:
+            self._hang_up(self._answering)  # uvicorn tells only the newest of several pipelined requests
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Answer what is there or on its way, then close. Called once by the server."""
+        self._draining = True
+        if self._is_answering():
+            self.cycle.keep_alive = False
+        elif self._reading is Reading.NOTHING and not self._ending:
+            self._unset_keepalive_if_required()
+            self._set_deadline(min(SHUTDOWN_GRACE, self._limits.header_timeout))
+
+    def end(self) -> None:
+        """Half-close: the client reads the answer to its end; what it still sends is thrown away until it closes."""
+        if self._ending or self.transport.is_closing():
+            return
+        self._ending = True
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._set_deadline(self._limits.body_timeout)
+
+    # The parser's callbacks
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._reading = Reading.HEAD
+        self._unproductive_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        size = len(self.url) + sum(map(len, chain.from_iterable(self.headers))) + _HEADER_FRAMING * len(self.headers)
+        if size > self._limits.max_header_bytes:
+            raise _HeadersTooLargeError
+        self.scope["headers"] = self.headers.copy()  # trailers go on into self.headers and must not pass for headers
+        super().on_headers_complete()
+        self._reading = Reading.BODY
+        if self._draining:
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        self._unproductive_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._reading = Reading.NOTHING
+        super().on_message_complete()
+
+    # The application
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        task = self.loop.create_task(self._run(cycle, app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
+    async def _run(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Run the application for one request, and see to it that the client is not left waiting."""
+        try:
+            await app(cycle.scope, cycle.receive, cycle.send)
+        except asyncio.CancelledError:
+            self.transport.close()
+            raise
+        except Exception:  # the outermost frame of the request's task
+            _logger.exception("the application failed")
+        else:
+            if not cycle.response_started and not cycle.disconnected:
+                _logger.error("the application ended without an answer")
+        if cycle.response_complete or cycle.disconnected:
+            return
+        if cycle.response_started:
+            self.transport.close()  # cut on purpose: the unfinished framing tells the client that something is missing
+        else:
+            self._refuse(_FAILED)
+
+    def on_response_complete(self) -> None:
+        if self._ending:
+            return
+        super().on_response_complete()
+        if self._reading is Reading.BODY and self.expect_100_continue:
+            self.end()  # nobody knows whether the body will follow or the next request
+        elif not self.transport.is_closing():
+            self._watch()
+
+    # Deadlines and refusals
+
+    def _is_answering(self) -> bool:
+        return self._answering is not None and not self._answering.response_complete
+
+    def _watch(self) -> None:
+        """Start or stop the deadline for what the connection now waits for."""
+        if self._reading is Reading.BODY and self.cycle is self._answering:
+            awaited = Reading.BODY
+        elif self._is_answering() or self.timeout_keep_alive_task is not None:
+            awaited = Reading.NOTHING
+        else:
+            awaited = Reading.HEAD
+        if awaited is self._awaited:
+            return
+        self._awaited = awaited
+        if awaited is Reading.NOTHING:
+            self._set_deadline(None)
+        elif awaited is Reading.HEAD:
+            self._set_deadline(self._limits.header_timeout)
+        else:
+            self.cycle.transport = _EarlyAnswerTransport(self)
+            self._set_deadline(self._limits.body_timeout)
+
+    def _set_deadline(self, timeout: float | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = None if timeout is None else self.loop.call_later(timeout, self._expire)
+
+    def _expire(self) -> None:
+        if self._ending:
+            self.transport.abort()
+        elif self._reading is Reading.HEAD or self._is_answering():
+            self._refuse(_TIMED_OUT)
+        else:
+            self.transport.close()  # nothing was asked, or the rest of an answered request was thrown away too long
+
+    def _refuse(self, answer: bytes) -> None:
+        """Send `answer` and end the connection; where another answer is on the wire, only end it after that."""
+        cycle = self._answering
+        if cycle is None or cycle.response_complete:
+            if self._reading is not Reading.BODY:
+                self.transport.write(answer)
+            self.end()
+        elif cycle is not self.cycle or self._reading is Reading.HEAD:
+            self.pipeline.clear()
+            cycle.keep_alive = False
+            cycle.transport = _EarlyAnswerTransport(self)
+            self.flow.pause_reading()
+        elif cycle.response_started:
+            self.transport.close()
+        else:
+            self._hang_up(cycle)
+            self.transport.write(answer)
+            self.end()
+
+    def _hang_up(self, cycle: RequestResponseCycle) -> None:
+        """Let the application see the client as gone."""
+        cycle.disconnected = True
+        cycle.message_event.set()
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server under somebody else's signals: `stop()` ends it, a second `stop()` ends it without waiting."""
+
+    def __init__(
+        self, app: ASGI3Application, limits: Limits, shutdown_timeout: float, on_started: Callable[[], None]
+    ) -> None:
+        """`shutdown_timeout`: seconds that answers under way may take to end, rounded up to whole ones.
+
+        `on_started` is called once connections are accepted.
+        """
+        config = uvicorn.Config(
+            app,
+            loop="uvloop",
+            http=cast("type[asyncio.Protocol]", partial(Protocol, limits)),
+            ws="none",
+            lifespan="on",
+            interface="asgi3",
+            log_config=None,
+            log_level=logging.WARNING,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=ceil(shutdown_timeout),
+            backlog=BACKLOG,
+        )
+        super().__init__(config)
+        self._on_started = on_started
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self._stopping.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves signals to the worker, which knows more of them than uvicorn does."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_started()
+
+    async def main_loop(self) -> None:
+        """Renew the date header every second, until `stop()`."""
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), 1.0)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take in what waits in the accept queue, then close the listeners and drain."""
+        await asyncio.sleep(0)
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(0)  # a connection accepted in this very turn is made known in the next
+        await super().shutdown(sockets)

@@ -1,0 +1,1 @@
+"""Bytes to and from providers. Nothing is sent without a reservation."""

@@ -1,0 +1,193 @@
+"""One attempt over HTTP: pool, deadlines, and every way it can fail, told apart.
+
+The client library stands behind `Upstream.send` alone, so that another can take its place.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+import orjson
+from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.exceptions import ConnectError, ConnectTimeoutError, RequestError
+from pyreqwest.response import Response
+
+from budgets.ledger import Reservation
+from gateway.errors import CallerGone, UpstreamFailed
+from gateway.settings import UpstreamSettings
+from gateway.upstream.refusals import failure_of
+
+MAX_ERROR_BYTES = 64 * 1024
+POOL_IDLE = timedelta(seconds=55)
+"""Shorter than the keep-alive of common load balancers (60 s), so that they are not the first to close."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What to send where."""
+
+    provider_name: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Waiting(Protocol):
+    """The caller who waits for the answer."""
+
+    gone: bool
+
+    def when_gone(self, act: "Hurry | None") -> None:
+        """Have `act` called once the caller hangs up; None takes it back."""
+        ...
+
+
+class Hurry(Protocol):
+    """Told that nobody waits any more."""
+
+    def __call__(self) -> None: ...
+
+
+class Answer:
+    """A provider's answer with status 200: headers now, body as it comes."""
+
+    def __init__(self, response: Response, patience: "_Patience", limits: UpstreamSettings) -> None:
+        self._reader = response.body_reader
+        self._patience = patience
+        self._limits = limits
+        self.content_type = response.get_header("content-type") or ""
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body's pieces. Raises UpstreamFailed where there are more bytes than allowed."""
+        size = 0
+        while True:
+            self._patience.expect(self._limits.idle_timeout)
+            chunk = await self._reader.read_chunk()
+            self._patience.rest()
+            if chunk is None:
+                return
+            size += len(chunk)
+            if size > self._limits.max_response_bytes:
+                raise UpstreamFailed("", "too_large", f"more than {self._limits.max_response_bytes} bytes")
+            yield bytes(chunk)
+
+    async def body(self) -> bytes:
+        """The whole body."""
+        return b"".join([chunk async for chunk in self.chunks()])
+
+
+class _Patience:
+    """One timer for one attempt: first byte, silence between bytes, the whole, and the drain once nobody waits."""
+
+    def __init__(self, timer: asyncio.Timeout, limits: UpstreamSettings, started: float) -> None:
+        self._timer = timer
+        self._drain = limits.drain
+        self._clock = asyncio.get_running_loop().time
+        self._latest = started + limits.total_timeout
+        self.waiting = True
+        """Whether it is the provider we wait for, and not the caller who takes no bytes."""
+
+    def expect(self, within: float) -> None:
+        self.waiting = True
+        self._timer.reschedule(min(self._latest, self._clock() + within))
+
+    def rest(self) -> None:
+        self.waiting = False
+
+    def hurry(self) -> None:
+        """The caller is gone: what is left of the answer has `drain` seconds to show its usage."""
+        self._latest = min(self._latest, self._clock() + self._drain)
+        if not self._timer.expired():
+            self._timer.reschedule(min(self._latest, self._timer.when() or self._latest))
+
+
+class Upstream:
+    """The connections to all providers, and the only way out."""
+
+    def __init__(self, limits: UpstreamSettings) -> None:
+        self._limits = limits
+        self._client = _client(limits)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+
+    @asynccontextmanager
+    async def send(self, call: Call, reservation: Reservation, caller: Waiting) -> AsyncIterator[Answer]:
+        """Send `call` and yield the answer; `reservation` learns whether anything may have been billed.
+
+        A definite refusal (an error status of the provider itself) costs nothing; no connection means that nothing
+        was sent; whatever else goes wrong leaves the cost unknown.
+        Raises UpstreamFailed, or CallerGone when the caller's absence, or its not reading, ended the attempt.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._limits.first_byte_timeout) as timer:
+                patience = _Patience(timer, self._limits, loop.time())
+                caller.when_gone(patience.hurry)
+                reservation.sent = True
+                async with self._request(call) as response:
+                    if response.status != 200:
+                        raise await _refused(call, response, reservation)
+                    yield Answer(response, patience, self._limits)
+        except (ConnectError, ConnectTimeoutError) as exc:
+            reservation.sent = False
+            raise UpstreamFailed(call.provider_name, "connect", "no connection could be made") from exc
+        except RequestError as exc:
+            raise UpstreamFailed(call.provider_name, "cut", "the connection broke off") from exc
+        except TimeoutError as exc:
+            if not timer.expired():
+                raise
+            if caller.gone or not patience.waiting:
+                raise CallerGone from exc
+            raise UpstreamFailed(call.provider_name, "timeout", "no answer came in time") from exc
+        finally:
+            caller.when_gone(None)
+
+    @asynccontextmanager
+    async def _request(self, call: Call) -> AsyncIterator[Response]:
+        request = self._client.post(call.url).headers(call.headers).body_bytes(call.body).build_streamed()
+        async with request as response:
+            yield response
+
+
+async def _refused(call: Call, response: Response, reservation: Reservation) -> UpstreamFailed:
+    """The failure an error status means. A gateway's 502 or 504 does not tell whether the model ran."""
+    body = b""
+    with contextlib.suppress(RequestError):
+        while len(body) < MAX_ERROR_BYTES and (chunk := await response.body_reader.read_chunk()) is not None:
+            body += bytes(chunk)
+    if response.status not in (408, 502, 504):
+        reservation.spent = 0
+    headers = {name: value for name in ("retry-after", "retry-after-ms") if (value := response.get_header(name))}
+    return failure_of(call.provider_name, response.status, headers, _json(body))
+
+
+def _json(body: bytes) -> object:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _client(limits: UpstreamSettings) -> Client:
+    """Redirects are not followed (they would carry the credential away), nothing is decompressed, no environment
+    proxies or cookies change what is sent."""
+    return (
+        ClientBuilder()
+        .connect_timeout(timedelta(seconds=limits.connect_timeout))
+        .pool_idle_timeout(POOL_IDLE)
+        .follow_redirects(False)
+        .gzip(False)
+        .brotli(False)
+        .zstd(False)
+        .deflate(False)
+        .referer(False)
+        .no_proxy()
+        .tcp_nodelay(True)
+        .build()
+    )
