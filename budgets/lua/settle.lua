@@ -1,0 +1,36 @@
+-- Book what an attempt cost. What was spent is booked whatever became of the hold, and only once.
+--
+-- KEYS[1]  the account's leases
+-- ARGV[1]  attempt id
+-- ARGV[2]  exact cost, nano-USD
+-- ARGV[3]  holds, as reserve returned them: where to book if the attempt is not known
+-- ARGV[4]  how long to remember the attempt, ms
+-- ARGV[5]  until when an attempt that is not known may be booked, Unix ms
+--
+-- Returns
+--   "settled"  the hold is given back, the cost booked
+--   "late"     the lease had run out: the suspense is given back, the cost booked
+--   "orphan"   nothing was held, or Redis has lost it: the cost is booked
+--   "again"    it was settled before: nothing is booked
+--   "expired"  not known, and too late to tell a lost attempt from one settled and forgotten: nothing is booked
+
+local id, spent = ARGV[1], money(ARGV[2])
+local tombstone, latest = money(ARGV[4]), money(ARGV[5])
+local _, now_ms = clock()
+local attempt = read_attempt(id)
+
+if attempt and attempt.state == "settled" then
+  return "again"
+elseif not attempt and now_ms >= latest then
+  return "expired"
+end
+
+local holding = attempt and attempt.state ~= "voided"
+local holds = holding and attempt.holds or ARGV[3]
+check_types(holds)
+if holding then
+  release(attempt)
+end
+add(holds, "spent", spent)
+close(id, "settled", tombstone)
+return not holding and "orphan" or attempt.state == "open" and "settled" or "late"

@@ -1,0 +1,130 @@
+"""Resolutions on their way to Redis: in the journal first, then sent, and sent again until Redis has acknowledged them.
+
+Sending twice is safe, because the scripts know an attempt by its id.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from budgets import redis_layout
+from budgets.errors import JournalUnavailable, LedgerUnavailable
+from budgets.journal import Journal
+from budgets.ledger import LedgerCounters, Resolution
+from budgets.money import MAX_NANO
+from budgets.redis_connection import RedisConnection, load_script
+
+SHORTEST_PAUSE = 0.05
+LONGEST_PAUSE = 2.0
+"""Seconds between two rounds of sending again, doubled as long as a round fails."""
+BATCH = 200
+FOR_EVER = MAX_NANO
+"""A time that never comes, as the largest number that the scripts take."""
+
+logger = logging.getLogger(__name__)
+
+
+class Outbox:
+    """Sends resolutions without anyone waiting for it. `answered` is told each one's outcome, as the script names it.
+
+    `tombstone` is how many seconds Redis remembers an attempt that is closed.
+    """
+
+    def __init__(
+        self,
+        connection: RedisConnection,
+        journal: Journal,
+        *,
+        tombstone: float,
+        counters: LedgerCounters,
+        answered: Callable[[Resolution, bytes], None],
+    ) -> None:
+        self._connection = connection
+        self._journal = journal
+        self._tombstone_ms = round(tombstone * 1000)
+        self._counters = counters
+        self._tell = answered
+        self._scripts = {kind: load_script(kind) for kind in ("settle", "void", "suspend")}
+        self._in_flight: dict[str, Resolution] = {}
+        self._failed = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def put(self, entry: Resolution) -> None:
+        """Write `entry` to the journal and send it. A full disk is no reason not to send: then memory must do."""
+        self._empty.clear()
+        try:
+            self._journal.append(entry)
+        except JournalUnavailable as exc:
+            logger.error("the journal cannot be written, resolutions are in memory only: %s", exc.reason)
+        self._send(entry)
+
+    async def run(self) -> None:
+        """Send again what failed, in rounds with growing pauses, until cancelled."""
+        pause = SHORTEST_PAUSE
+        while True:
+            await self._failed.wait()
+            await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311  no secret: it keeps workers apart
+            self._failed.clear()
+            await self._send_again()
+            pause = min(2 * pause, LONGEST_PAUSE) if self._failed.is_set() else SHORTEST_PAUSE
+
+    async def adopt(self) -> None:
+        """Take over what dead workers did not get acknowledged. Raises JournalUnavailable."""
+        if self._journal.adopt():
+            self._empty.clear()
+            self._failed.set()
+
+    async def drained(self) -> None:
+        """Wait until Redis has acknowledged everything."""
+        await self._empty.wait()
+
+    def _send(self, entry: Resolution) -> "asyncio.Future[Any]":
+        self._in_flight[entry.attempt_id] = entry
+        leases = redis_layout.leases(entry.account)
+        answer = self._connection.script(self._scripts[entry.kind], (leases,), self._arguments(entry))
+        answer.add_done_callback(partial(self._answered, entry))
+        return answer
+
+    def _arguments(self, entry: Resolution) -> tuple[str | int, ...]:
+        if entry.kind == "void":
+            return entry.attempt_id, self._tombstone_ms
+        latest = int(entry.at * 1000) + self._tombstone_ms if entry.booked else FOR_EVER
+        if entry.kind == "settle":
+            return entry.attempt_id, entry.spent, entry.holds, self._tombstone_ms, latest
+        facts = (entry.key_id, entry.price_version, entry.model)
+        return entry.attempt_id, entry.amount, entry.estimate, entry.holds, latest, *facts
+
+    def _answered(self, entry: Resolution, answer: "asyncio.Future[Any]") -> None:
+        if self._in_flight.get(entry.attempt_id) is not entry:
+            return  # a later resolution of the attempt has taken its place, in the journal too
+        del self._in_flight[entry.attempt_id]
+        error = answer.exception()
+        if error is not None:
+            self._not_sent(entry, error)
+            return
+        self._journal.acknowledge(entry.attempt_id)
+        self._tell(entry, answer.result())
+        if not self._journal.depth:
+            self._empty.set()
+
+    def _not_sent(self, entry: Resolution, error: BaseException) -> None:
+        self._failed.set()
+        if not isinstance(error, LedgerUnavailable):
+            logger.error(
+                "Redis refuses to %s the attempt %s, it stays in the journal: %s", entry.kind, entry.attempt_id, error
+            )
+
+    async def _send_again(self) -> None:
+        """One round over all that is not acknowledged; what fails sets the flag for the next round."""
+        waiting = [entry for entry in self._journal.pending() if entry.attempt_id not in self._in_flight]
+        for start in range(0, len(waiting), BATCH):
+            if not self._connection.connected:
+                self._failed.set()
+                return
+            batch = waiting[start : start + BATCH]
+            self._counters.replays += len(batch)
+            await asyncio.wait([self._send(entry) for entry in batch])

@@ -1,0 +1,178 @@
+"""The scripts against a model of the ledger in plain Python, in any order, with lost leases and everything twice."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from scripts import LEASES, SUSPENSE, Scripts
+
+SCOPES = ("account", "team:t", "key:k")
+ATTEMPTS = st.sampled_from([f"attempt {number}" for number in range(6)])
+AMOUNTS = st.integers(0, 5)
+
+
+@dataclass(frozen=True)
+class Entry:
+    state: str
+    amount: int
+    scopes: tuple[str, ...]
+
+
+class Model:
+    """Ten lines that say what the ledger is: attempts in a state, and what was spent."""
+
+    def __init__(self) -> None:
+        self.attempts: dict[str, Entry] = {}
+        self.spent: Counter[str] = Counter()
+        self.limits: dict[str, int] = {}
+
+    def total(self, state: str, scope: str) -> int:
+        return sum(e.amount for e in self.attempts.values() if e.state == state and scope in e.scopes)
+
+    def used(self, scope: str) -> tuple[int, int, int]:
+        return self.spent[scope], self.total("open", scope), self.total("suspense", scope)
+
+    def fits(self, amount: int, scopes: tuple[str, ...]) -> bool:
+        return all(sum(self.used(s)) + amount <= self.limits[s] for s in scopes if s in self.limits)
+
+    def move(self, attempt: str, state: str) -> None:
+        self.attempts[attempt] = replace(self.attempts[attempt], state=state)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """One step is one script on the real server and one line of the model."""
+
+    url: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        client = redis.Redis.from_url(self.url, decode_responses=True)
+        client.flushall()
+        self.scripts = Scripts(client)
+        self.model = Model()
+        self.settled: Counter[str] = Counter()
+
+    @rule(scope=st.sampled_from(SCOPES), limit=st.integers(0, 20))
+    def limit(self, scope: str, limit: int) -> None:
+        self.scripts.limit_nano(scope, limit)
+        self.model.limits[scope] = limit
+
+    @rule(attempt=ATTEMPTS, amount=AMOUNTS, scopes=st.sampled_from([SCOPES, SCOPES[:1], SCOPES[::2]]))
+    def reserve(self, attempt: str, amount: int, scopes: tuple[str, ...]) -> None:
+        known = self.model.attempts.get(attempt)
+
+        answer = self.scripts.reserve(attempt, amount, *scopes)
+
+        if known is not None:
+            assert answer[0] == ("held" if known.state == "open" else "closed")
+        elif self.model.fits(amount, scopes):
+            assert answer[0] == "held"
+            self.model.attempts[attempt] = Entry("open", amount, scopes)
+            assert all(
+                sum(self.scripts.used(s)) <= limit for s, limit in self.model.limits.items() if s in scopes
+            )  # I4
+        else:
+            assert answer[0] == "refused"
+            assert self.scripts.attempt(attempt) == {}
+
+    @rule(attempt=ATTEMPTS, spent=st.integers(0, 8))
+    def settle(self, attempt: str, spent: int) -> None:
+        known = self.model.attempts.get(attempt, Entry("unknown", 0, SCOPES))
+
+        answer = self.scripts.settle(attempt, spent, _holds(SCOPES))
+
+        expected = {"open": "settled", "suspense": "late", "settled": "again", "voided": "orphan", "unknown": "orphan"}
+        assert answer == expected[known.state]
+        if answer != "again":
+            scopes = known.scopes if known.state in {"open", "suspense"} else SCOPES
+            self.model.attempts[attempt] = Entry("settled", 0, scopes)
+            self.model.spent.update(dict.fromkeys(scopes, spent))
+            self.settled[attempt] += 1
+
+    @rule(attempt=ATTEMPTS)
+    def void(self, attempt: str) -> None:
+        known = self.model.attempts.get(attempt)
+
+        answer = self.scripts.void(attempt)
+
+        if known is None or known.state in {"open", "suspense"}:
+            assert answer == {None: "unknown", "open": "voided", "suspense": "late"}[known and known.state]
+            self.model.attempts[attempt] = Entry("voided", 0, ())
+        else:
+            assert answer == "again"
+
+    @rule(attempt=ATTEMPTS, amount=AMOUNTS)
+    def suspend(self, attempt: str, amount: int) -> None:
+        known = self.model.attempts.get(attempt, Entry("unknown", 0, ()))
+
+        answer = self.scripts.suspend(attempt, amount, 0, _holds(SCOPES))
+
+        expected = {
+            "open": "suspended",
+            "suspense": "late",
+            "settled": "again",
+            "voided": "orphan",
+            "unknown": "orphan",
+        }
+        assert answer == expected[known.state]
+        if answer == "suspended":
+            self.model.move(attempt, "suspense")
+        elif answer == "orphan":
+            self.model.attempts[attempt] = Entry("suspense", amount, SCOPES)
+
+    @rule(attempt=ATTEMPTS)
+    def lease_runs_out(self, attempt: str) -> None:
+        self.scripts.client.zadd(LEASES, {attempt: 1}, xx=True)
+        self.scripts.reap()
+        if attempt in self.model.attempts and self.model.attempts[attempt].state == "open":
+            self.model.move(attempt, "suspense")
+
+    @rule(attempt=ATTEMPTS)
+    def renew(self, attempt: str) -> None:
+        self.scripts.renew(attempt)  # the invariants say that it revives nothing
+
+    @invariant()
+    def every_scope_is_as_the_model_says(self) -> None:
+        for scope in SCOPES:
+            assert self.scripts.used(scope) == self.model.used(scope)  # I1
+            assert min(self.scripts.used(scope)) >= 0
+
+    @invariant()
+    def what_holds_money_is_listed_and_nothing_else(self) -> None:
+        for name, state in ((LEASES, "open"), (SUSPENSE, "suspense")):
+            listed = set(self.scripts.client.zrange(name, 0, -1))
+            assert listed == {attempt for attempt, entry in self.model.attempts.items() if entry.state == state}
+
+    @invariant()
+    def nothing_is_settled_twice(self) -> None:
+        assert max(self.settled.values(), default=0) <= 1  # I5
+
+    def teardown(self) -> None:
+        self.scripts.let_leases_run_out()
+        self.scripts.reap()
+        assert [self.scripts.used(scope)[1] for scope in SCOPES] == [0] * len(SCOPES)  # I6
+        self.scripts.client.close()
+
+
+def _holds(scopes: tuple[str, ...]) -> str:
+    return "\n".join(f"{scope} lifetime:0" for scope in scopes)
+
+
+@pytest.mark.parametrize("derandomized", [True, False], ids=["the same as ever", "something new"])
+def test_the_ledger_does_what_ten_lines_of_python_do(redis_url: str, derandomized: bool) -> None:
+    LedgerMachine.url = redis_url
+
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        LedgerMachine,
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=30,
+            deadline=None,
+            derandomize=derandomized,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

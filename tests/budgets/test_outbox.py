@@ -1,0 +1,165 @@
+import asyncio
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+from bank import open_bank, until
+
+from budgets import redis_layout
+from budgets.errors import LedgerUnavailable
+from budgets.journal import Journal
+from budgets.ledger import LedgerCounters, Resolution
+from budgets.outbox import Outbox
+from budgets.redis_connection import RedisConnection
+
+
+def settle(attempt_id: str, key_id: str, spent: int) -> Resolution:
+    """A settle as a worker that died has left it in its journal."""
+    return Resolution(
+        kind="settle",
+        attempt_id=attempt_id,
+        account="default",
+        key_id=key_id,
+        holds=f"account lifetime:0\nkey:{key_id} lifetime:0",
+        amount=600,
+        spent=spent,
+        estimate=0,
+        price_version="2026-11-22",
+        model="small",
+        booked=True,
+        at=time.time(),
+    )
+
+
+async def test_a_resolution_is_in_the_journal_before_redis_hears_of_it(redis_url: str, tmp_path: Path) -> None:
+    async with open_bank(redis_url, tmp_path) as bank:
+        key = await bank.key()
+        reservation = await bank.ledger.reserve(bank.attempt(key, 600))
+        reservation.spent = 250
+
+        bank.ledger.resolve(reservation)
+
+        assert [entry.spent for entry in bank.journal.pending()] == [250]
+        await bank.ledger.drained()
+        assert bank.journal.pending() == []
+
+
+async def test_what_a_dead_worker_left_is_booked_by_a_living_one(redis_url: str, tmp_path: Path) -> None:
+    async with open_bank(redis_url, tmp_path, running=False) as bank:
+        key = await bank.key()
+        reservation = await bank.ledger.reserve(bank.attempt(key, 600))
+        dead = Journal(tmp_path, "dead")
+        dead.append(settle(reservation.attempt.id, key.id, 250))
+        dead.close()
+
+    async with open_bank(redis_url, tmp_path) as bank:
+
+        async def booked() -> bool:
+            return await bank.used(key) == (250, 0, 0)
+
+        await until(booked)
+        await bank.ledger.drained()
+        assert bank.ledger.counters.replays == 1
+
+
+async def test_redis_that_forgot_its_scripts_is_told_them_again(redis_url: str, tmp_path: Path) -> None:
+    async with open_bank(redis_url, tmp_path) as bank:
+        key = await bank.key()
+        reservation = await bank.ledger.reserve(bank.attempt(key, 600))
+        await bank.redis.script_flush()
+        reservation.spent = 250
+
+        bank.ledger.resolve(reservation)
+
+        await bank.ledger.drained()
+        assert await bank.used(key) == (250, 0, 0)
+
+
+async def test_a_disk_that_is_full_is_no_reason_not_to_book(
+    redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_bank(redis_url, tmp_path) as bank:
+        key = await bank.key()
+        reservation = await bank.ledger.reserve(bank.attempt(key, 600))
+        reservation.spent = 250
+
+        with full_disk():
+            bank.ledger.resolve(reservation)
+
+        await bank.ledger.drained()
+        assert await bank.used(key) == (250, 0, 0)
+        assert "the journal cannot be written" in caplog.text
+
+
+async def test_case_30_what_redis_refuses_stays_in_the_journal_until_it_does_not(
+    redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_bank(redis_url, tmp_path) as bank:
+        key = await bank.key()
+        reservation = bank.ledger.unbooked(bank.attempt(key, 600))
+        reservation.spent = 250
+        account = redis_layout.scope("default", "account")
+        await bank.redis.set(account, "text")
+
+        bank.ledger.resolve(reservation)
+
+        async def refused() -> bool:
+            return "WRONGTYPE" in caplog.text
+
+        await until(refused)
+        assert bank.journal.depth == 1
+
+        await bank.redis.delete(account)
+        await bank.ledger.drained()
+        assert await bank.used(key) == (250, 0, 0)
+
+
+class SlowRedis:
+    """A connection whose answers come when the test says so."""
+
+    connected = True
+
+    def __init__(self) -> None:
+        self.answers: list[asyncio.Future[bytes]] = []
+
+    def script(self, *_: object) -> "asyncio.Future[bytes]":
+        self.answers.append(asyncio.get_running_loop().create_future())
+        return self.answers[-1]
+
+
+async def test_the_answer_to_a_void_does_not_acknowledge_the_settle_that_took_its_place(tmp_path: Path) -> None:
+    journal, redis = Journal(tmp_path, "worker"), SlowRedis()
+    told: list[bytes] = []
+    outbox = Outbox(
+        cast(RedisConnection, redis),
+        journal,
+        tombstone=3600,
+        counters=LedgerCounters(),
+        answered=lambda _, outcome: told.append(outcome),
+    )
+    settled = settle("att_default_1", "key_default_1", 250)
+    outbox.put(replace(settled, kind="void"))
+    outbox.put(settled)
+
+    redis.answers[0].set_result(b"voided")
+    redis.answers[1].set_exception(LedgerUnavailable("Redis died between the two"))
+    await asyncio.sleep(0)
+
+    assert journal.pending() == [settled]
+    assert told == []
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Meanwhile no file of this process can grow."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
