@@ -1,0 +1,271 @@
+"""One request, told once: its record is filled along the way and becomes metrics and one log line at the end."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from budgets.money import NanoUSD, to_usd
+from budgets.usage import Usage
+from gateway.telemetry import semconv
+from gateway.telemetry.logs import clean, line
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.semconv import ABSENT
+
+CLIENT_CLOSED_REQUEST = 499
+"""The status of a request whose client went away, as nginx writes it; no client ever sees it."""
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """What is known about one request. Filled by the pipeline; read once, when the request is over.
+
+    Instants are those of `clock`, in seconds. None means unknown or not applicable.
+    """
+
+    request_id: str
+    operation_name: str
+    """`chat`, `embeddings`, …, as OpenTelemetry names operations."""
+    clock: Callable[[], float] = field(repr=False)
+    started: float
+    key_id: str | None = None
+    key_name: str | None = None
+    account: str | None = None
+    request_model: str | None = None
+    """What the caller asked for: an alias, a deployment, or nonsense."""
+    route: str | None = None
+    """The alias by which the deployment was chosen; None where the caller named it."""
+    tier: str | None = None
+    reason: str | None = None
+    """The route's reason in words."""
+    deployment: str | None = None
+    """The last deployment tried."""
+    provider_name: str | None = None
+    response_model: str | None = None
+    """What the provider says has answered."""
+    stream: bool = False
+    status: int | None = None
+    """The HTTP status sent to the client."""
+    error_type: str | None = None
+    """Our code of what went wrong, even after the status was sent."""
+    refusal: str | None = None
+    client_gone: bool = False
+    usage: Usage | None = None
+    cost: NanoUSD | None = None
+    baseline_cost: NanoUSD | None = None
+    """What the usage had cost on the route's baseline model."""
+    attempts: list[tuple[str, str]] = field(default_factory=list)
+    """Each attempt's deployment and outcome, in order."""
+    upstream_seconds: float = 0.0
+    """Time spent waiting for upstreams, over all attempts, up to the answer's first byte."""
+    sent_at: float | None = None
+    """When the attempt that is waited for was sent."""
+    first_byte_at: float | None = None
+    overhead: float | None = None
+    """Seconds that the gateway itself added before the first byte."""
+
+    def caller(self, key_id: str, key_name: str, account: str) -> None:
+        """The request was authenticated."""
+        self.key_id = key_id
+        self.key_name = key_name
+        self.account = account
+
+    def asked(self, model: str, *, stream: bool) -> None:
+        """The request was understood."""
+        self.request_model = model
+        self.stream = stream
+
+    def planned(self, route: str | None, tier: str | None, reason: str) -> None:
+        """A route was chosen: by the alias `route`, or by name where that is None."""
+        self.route = route
+        self.tier = tier
+        self.reason = reason
+
+    def tried(self, deployment: str, provider_name: str) -> None:
+        """A deployment is asked now."""
+        self.deployment = deployment
+        self.provider_name = provider_name
+
+    def sent(self) -> None:
+        """An attempt goes to its upstream now."""
+        self.sent_at = self.clock()
+
+    def booked(self, usage: Usage, cost: NanoUSD | None, baseline_cost: NanoUSD | None) -> None:
+        """The upstream billed `usage`; None where a price is unknown."""
+        self.usage = usage
+        self.cost = cost
+        self.baseline_cost = baseline_cost
+
+    def refused(self, reason: str) -> None:
+        """The gateway itself said no; `reason` is a short code such as `budget` or `unknown_key`."""
+        self.refusal = reason
+
+    def attempt(self, deployment: str, outcome: str) -> None:
+        """A call of an upstream ended; `outcome` is a short code: `ok`, or how it failed."""
+        self.attempts.append((deployment, outcome))
+        self._waited(self.clock())
+
+    def first_byte(self) -> None:
+        """The first byte of the answer's content goes to the client now. Later calls change nothing."""
+        if self.first_byte_at is None:
+            self.first_byte_at = self.clock()
+            self._waited(self.first_byte_at)
+            self.overhead = self.first_byte_at - self.started - self.upstream_seconds
+
+    def _waited(self, now: float) -> None:
+        if self.sent_at is not None:
+            self.upstream_seconds += now - self.sent_at
+            self.sent_at = None
+
+
+class Telemetry:
+    """Tells what happened to each request: to `metrics`, and as one line to `write`."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        write: Callable[[bytes], None],
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.metrics = metrics
+        self._write = write
+        self._clock = clock
+        self._now = now
+
+    @contextmanager
+    def request(self, request_id: str, operation_name: str) -> Iterator[RequestRecord]:
+        """A record of one request, told on any way out of the body; errors pass through.
+
+        Where the body raised before it set a status, a cancelled request counts as one whose client is gone, and any
+        other error as a 500 of the error's type.
+        """
+        record = RequestRecord(request_id, operation_name, self._clock, self._clock())
+        try:
+            yield record
+        except BaseException as exc:
+            _blame(record, exc)
+            raise
+        finally:
+            seconds = self._clock() - record.started
+            self._count(record, seconds)
+            self._write(line(_fields(record, seconds), self._now()))
+
+    def _count(self, record: RequestRecord, seconds: float) -> None:
+        metrics = self.metrics
+        operation = record.operation_name
+        key = metrics.key(record.key_name)
+        deployment = metrics.known.deployment(record.deployment)
+        model = (
+            metrics.known.model(record.request_model),
+            metrics.known.provider(record.provider_name),
+            deployment,
+            key,
+        )
+        status = str(CLIENT_CLOSED_REQUEST if record.client_gone else record.status or ABSENT)
+        metrics.requests.child(operation, *model, status, record.error_type or ABSENT).inc()
+        metrics.durations.child(operation, deployment, "true" if record.stream else "false").observe(seconds)
+        overhead = seconds - record.upstream_seconds if record.overhead is None else record.overhead
+        metrics.overheads.child(operation).observe(max(0.0, overhead))
+        if record.stream and record.first_byte_at is not None:
+            metrics.first_tokens.child(operation, deployment).observe(record.first_byte_at - record.started)
+        if record.refusal is not None:
+            metrics.refusals.child(record.refusal, key).inc()
+        if record.route is not None and record.deployment is not None:
+            route = metrics.known.model(record.route)
+            metrics.route_decisions.child(route, record.tier or ABSENT, deployment).inc()
+        for attempted, outcome in record.attempts:
+            metrics.attempts.child(metrics.known.deployment(attempted), outcome).inc()
+        self._count_money(record, model)
+
+    def _count_money(self, record: RequestRecord, model: tuple[str, str, str, str]) -> None:
+        metrics = self.metrics
+        if record.usage is not None:
+            for token_type, kind, tokens in token_kinds(record.usage):
+                metrics.tokens.child(*model, token_type, kind).inc(tokens)
+        if record.cost is not None:
+            baseline = record.cost if record.baseline_cost is None else record.baseline_cost
+            metrics.spend.child(*model).inc(record.cost)
+            metrics.baseline.child(*model).inc(baseline)
+        elif record.usage is not None:
+            metrics.unpriced.child(model[2]).inc()
+
+
+def token_kinds(usage: Usage) -> list[tuple[str, str, int]]:
+    """The tokens of `usage` as (type, kind, count), without overlap: the counts of a type add up to its total."""
+    read_in = (
+        ("cache_read", usage.cache_read_input_tokens),
+        ("cache_creation", usage.cache_creation_input_tokens),
+        ("audio", usage.audio_input_tokens),
+    )
+    written = (("reasoning", usage.reasoning_output_tokens), ("audio", usage.audio_output_tokens))
+    return _split("input", usage.input_tokens, read_in) + _split("output", usage.output_tokens, written)
+
+
+def _split(token_type: str, total: int, parts: Iterable[tuple[str, int]]) -> list[tuple[str, str, int]]:
+    """`total` by part, the rest `plain`. Where parts overlap (cached audio), the first has the tokens."""
+    split: list[tuple[str, str, int]] = []
+    for kind, tokens in parts:
+        if tokens:
+            counted = min(tokens, total)
+            total -= counted
+            split.append((token_type, kind, counted))
+    split.append((token_type, "plain", total))
+    return split
+
+
+def _blame(record: RequestRecord, exc: BaseException) -> None:
+    if isinstance(exc, asyncio.CancelledError):
+        record.client_gone = True
+    elif record.status is None:
+        record.status = 500
+    if record.error_type is None:
+        record.error_type = type(exc).__name__
+
+
+def _fields(record: RequestRecord, seconds: float) -> dict[str, object]:
+    """The log line. What a caller or a provider chose is cleaned; what we chose is not."""
+    usage = record.usage
+    return {
+        semconv.LEVEL: "error" if (record.status or 0) >= 500 else "info",
+        semconv.MESSAGE: "request",
+        semconv.REQUEST_ID: clean(record.request_id),
+        semconv.OPERATION_NAME: record.operation_name,
+        semconv.ACCOUNT: record.account,
+        semconv.KEY_ID: record.key_id,
+        semconv.KEY: _cleaned(record.key_name),
+        semconv.REQUEST_MODEL: _cleaned(record.request_model),
+        semconv.ROUTE: record.route,
+        semconv.TIER: record.tier,
+        semconv.ROUTE_REASON: _cleaned(record.reason),
+        semconv.DEPLOYMENT: record.deployment,
+        semconv.PROVIDER_NAME: record.provider_name,
+        semconv.RESPONSE_MODEL: _cleaned(record.response_model),
+        semconv.STREAM: record.stream,
+        semconv.STATUS_CODE: record.status,
+        semconv.ERROR_TYPE: record.error_type,
+        semconv.REFUSAL: record.refusal,
+        semconv.CLIENT_GONE: record.client_gone or None,
+        semconv.INPUT_TOKENS: usage and usage.input_tokens,
+        semconv.OUTPUT_TOKENS: usage and usage.output_tokens,
+        semconv.CACHE_READ_INPUT_TOKENS: (usage and usage.cache_read_input_tokens) or None,
+        semconv.CACHE_CREATION_INPUT_TOKENS: (usage and usage.cache_creation_input_tokens) or None,
+        semconv.REASONING_OUTPUT_TOKENS: (usage and usage.reasoning_output_tokens) or None,
+        semconv.COST_USD: _usd(record.cost),
+        semconv.BASELINE_USD: _usd(record.baseline_cost),
+        semconv.ATTEMPTS: [f"{deployment}: {outcome}" for deployment, outcome in record.attempts] or None,
+        semconv.DURATION: round(seconds, 6),
+        semconv.UPSTREAM: round(record.upstream_seconds, 6),
+        semconv.OVERHEAD: record.overhead and round(record.overhead, 6),
+        semconv.TIME_TO_FIRST_TOKEN: record.first_byte_at and round(record.first_byte_at - record.started, 6),
+    }
+
+
+def _cleaned(text: str | None) -> str | None:
+    return None if text is None else clean(text)
+
+
+def _usd(amount: NanoUSD | None) -> str | None:
+    return None if amount is None else to_usd(amount)
