@@ -1,0 +1,31 @@
+"""How the commands print facts: plain text in, columns out; nothing in a name is taken for markup."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+
+def console() -> Console:
+    """Standard output, for people."""
+    return Console(markup=False, highlight=False)
+
+
+def facts(rows: Mapping[str, str]) -> Table:
+    """One fact on a line, its label in bold."""
+    table = Table(show_header=False, box=None)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in rows.items():
+        table.add_row(label, text)
+    return table
+
+
+def listing(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """One thing on a line."""
+    table = Table(box=None, header_style="bold")
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
