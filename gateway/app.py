@@ -1,6 +1,8 @@
 """The composition root: the only place where objects are made and joined."""
 
 import asyncio
+import contextlib
+import logging
 import os
 import random
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from redis.asyncio import Redis
 
+from budgets.errors import LedgerUnavailable
 from budgets.journal import Journal
 from budgets.keys import KeyStore
 from budgets.price_book import PriceBook
@@ -34,12 +37,18 @@ from gateway.telemetry.exposition import exposition
 from gateway.telemetry.logs import LineWriter
 from gateway.telemetry.metrics import Known, Metrics
 from gateway.telemetry.record import Telemetry
+from gateway.telemetry.timed_ledger import TimedLedger
 from gateway.upstream.failover import Failover
 from gateway.upstream.http import Upstream
 from gateway.upstream.sandbox import SandboxBill
 from routing.health import Health
 from routing.retry import RetryBudget
 
+_logger = logging.getLogger(__name__)
+
+CHAT_PATHS = ("/v1/chat/completions", "/chat/completions")
+LAST_SETTLES = 5.0
+"""Seconds a stopping worker waits for Redis to take what was spent last."""
 SAMPLE_EVERY = 1.0
 """Seconds between two looks at what other parts count as plain numbers."""
 
@@ -71,45 +80,45 @@ class Gateway:
         reread: Callable[[], Settings],
         reload_all: Callable[[], None] | None,
     ) -> None:
-        self._prices = PriceBook.load()
         self._reread = reread
         self._reload_all = reload_all or self.reload
         self._writer = writer
+        self._prices = PriceBook.load()
         catalog = Catalog(settings, self._prices)
+        self._metrics = _metrics(catalog, settings, runtime)
 
+        # money
         self._redis = Redis.from_url(runtime.redis_url)
         self._connection = RedisConnection(runtime.redis_url, deadline=settings.redis.deadline)
         self._journal = Journal(settings.data_dir / "journal", f"worker-{runtime.worker}")
         policy = settings.ledger
-        self.ledger = RedisLedger(
+        self._ledger = RedisLedger(
             self._connection, self._journal, lease=policy.lease, tombstone=policy.tombstone, clock=time.time
         )
         keys = KeyStore(self._redis, runtime.pepper.encode())
-        callers = Callers(keys, self._connection, policy.key_cache, time.time)
+        self._budget_rows = BudgetRows(keys, self._ledger, settings.metrics.max_keys)
 
+        # models
         self._health = Health()
         self._planner = Planner(catalog, self._health, time.monotonic)
         self._counter = TokenCounter(vocabulary_folder(os.environ))
         self._upstream = Upstream(settings.upstream)
-        attempts = settings.upstream.max_attempts
-        failover = Failover(self._health, RetryBudget(), attempts, time.monotonic, random.random)
-        quotes = Quotes(policy, self._counter)
-        pipeline = Pipeline(callers, self._planner, quotes, self.ledger, failover, self._upstream)
-
-        folder = Path(runtime.metrics_dir) if runtime.metrics_dir else None
-        self._metrics = Metrics(
-            _known(catalog), max_keys=settings.metrics.max_keys, folder=folder, index=runtime.worker
-        )
-        self._budget_rows = BudgetRows(keys, self.ledger, settings.metrics.max_keys)
         self._bill = SandboxBill(runtime.sandbox_url, runtime.sandbox_token)
+        max_attempts = settings.upstream.max_attempts
+        failover = Failover(self._health, RetryBudget(), max_attempts, time.monotonic, random.random)
+
+        # requests
+        callers = Callers(keys, self._connection, policy.key_cache, time.time)
+        quotes = Quotes(policy, self._counter)
+        ledger = TimedLedger(self._ledger, self._metrics)
+        pipeline = Pipeline(callers, self._planner, quotes, ledger, failover, self._upstream)
         routers = (
-            models_router(callers, self._planner, self.ledger),
-            Admin(keys, self.ledger, self._planner, self._changed).router(runtime.admin_key),
+            models_router(callers, self._planner, self._ledger),
+            Admin(keys, self._ledger, self._planner, self._changed).router(runtime.admin_key),
             operations_router(self._connection, self._scrape, self._bill),
         )
-        chat = ("chat", pipeline.chat)
         self._edge = Edge(
-            {"/v1/chat/completions": chat, "/chat/completions": chat},
+            dict.fromkeys(CHAT_PATHS, ("chat", pipeline.chat)),
             create_service(routers, self._lifespan),
             Telemetry(self._metrics, writer.write),
             settings,
@@ -125,7 +134,7 @@ class Gateway:
         """
         catalog = Catalog(self._reread(), self._prices)
         self._planner.catalog = catalog
-        self._metrics.known = _known(catalog)
+        self._metrics.configure(_known(catalog))
 
     def _changed(self) -> None:
         """Check the changed configuration here, so that whoever asked hears what is wrong; then have all take it."""
@@ -134,20 +143,32 @@ class Gateway:
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        """Run the ledger's background work while serving; at the end, wait until all that was spent is booked."""
+        """Run the ledger's background work while serving; at the end, give what was spent a chance to be booked."""
         async with AsyncExitStack() as stack:
             stack.callback(self._counter.close)
             stack.push_async_callback(self._redis.aclose)
             stack.push_async_callback(self._bill.close)
             stack.push_async_callback(self._upstream.close)
             stack.push_async_callback(self._connection.close)
+            await self._connect()
+            async with asyncio.TaskGroup() as tasks:
+                background = [tasks.create_task(self._ledger.run()), tasks.create_task(self._sample())]
+                yield
+                await self._drained()
+                for task in background:
+                    task.cancel()
+
+    async def _connect(self) -> None:
+        try:
             await self._connection.connect()
-            tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            background = [tasks.create_task(self.ledger.run()), tasks.create_task(self._sample())]
-            yield
-            await self.ledger.drained()
-            for task in background:
-                task.cancel()
+        except LedgerUnavailable as exc:  # it goes on trying; until then callers with a limit are refused
+            _logger.warning("the ledger is away: %s", exc.reason)
+
+    async def _drained(self) -> None:
+        """What Redis does not take now stays in the journal, for the next worker."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_SETTLES):
+                await self._ledger.drained()
 
     async def _sample(self) -> None:
         while True:
@@ -158,13 +179,18 @@ class Gateway:
         now = time.monotonic()
         for deployment in self._planner.catalog.targets:
             self._metrics.breaker(deployment, self._health.state(deployment, now))
-        counters = self.ledger.counters
+        counters = self._ledger.counters
         events = {name: getattr(counters, name) for name in counters.__slots__}
         self._metrics.sample(events, self._journal.depth, self._writer.dropped)
 
     async def _scrape(self) -> bytes:
         self._take_sample()
         return await exposition(self._metrics, self._budget_rows.read)
+
+
+def _metrics(catalog: Catalog, settings: Settings, runtime: Runtime) -> Metrics:
+    folder = Path(runtime.metrics_dir) if runtime.metrics_dir else None
+    return Metrics(_known(catalog), max_keys=settings.metrics.max_keys, folder=folder, index=runtime.worker)
 
 
 def _known(catalog: Catalog) -> Known:

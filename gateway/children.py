@@ -86,9 +86,13 @@ class Child(ABC):
             with suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGHUP)
 
+    def retire(self) -> None:
+        """From now on there is no successor."""
+        self._stopping = True
+
     def stop(self) -> None:
         """Ask the process to end; it gets no successor. Asked again, a worker ends without waiting for anything."""
-        self._stopping = True
+        self.retire()
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
                 self._process.terminate()
@@ -117,11 +121,16 @@ class Child(ABC):
             return exc.errno or 1
         if self._stopping:
             process.kill()
-        elif process.stdin is not None:
-            process.stdin.write(f"{await self.line()}\n".encode())
+        else:
+            await self._brief(process)
         status = await process.wait()
         self._serves = False
         return status
+
+    async def _brief(self, process: Process) -> None:
+        line = await self.line()
+        if process.stdin is not None and not process.stdin.is_closing():  # closed: it has died already
+            process.stdin.write(f"{line}\n".encode())
 
     async def _execute(self, *arguments: str, inherit: Sequence[int]) -> Process:
         """Start the command, in a session of its own: a Ctrl-C in the terminal is for the supervisor alone."""

@@ -69,7 +69,7 @@ class UnboundedCost(GatewayError):
     why: str
 
 
-UpstreamFailureKind = Literal["connect", "timeout", "cut", "status", "garbage", "too_large"]
+UpstreamFailureKind = Literal["connect", "timeout", "cut", "status", "garbage"]
 
 
 @dataclass

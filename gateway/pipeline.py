@@ -55,6 +55,7 @@ class Pipeline:
                 hold = self._attempt(quote, caller, route.price_version)
                 async with reserved(self._ledger, hold, partial(self._quotes.exact, quote)) as reservation:
                     call = _call(quote, caller, reservation.attempt)
+                    attempt.sent()
                     record.sent()
                     async with self._upstream.send(call, reservation, client) as answer:
                         await relay.answer(answer, quote, reservation)

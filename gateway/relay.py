@@ -14,6 +14,7 @@ from gateway.planner import Route
 from gateway.quotes import BYTES_PER_TOKEN, Quote
 from gateway.telemetry.record import RequestRecord
 from gateway.upstream.http import Answer
+from gateway.upstream.refusals import redacted
 from gateway.wire import chat
 from gateway.wire.chat_stream import ChatStream, StreamError
 from gateway.wire.errors import InvalidAnswer
@@ -49,7 +50,7 @@ class Relay:
             await relay(answer, quote, reservation)
         except (InvalidAnswer, StreamError) as exc:
             provider = quote.target.deployment.provider_name
-            raise UpstreamFailed(provider, "garbage", str(exc), streaming=self._client.started) from exc
+            raise UpstreamFailed(provider, "garbage", redacted(str(exc)), streaming=self._client.started) from exc
 
     async def _whole(self, answer: Answer, quote: Quote, reservation: Reservation) -> None:
         body = await answer.body()
@@ -68,7 +69,7 @@ class Relay:
     async def _stream(self, answer: Answer, quote: Quote, reservation: Reservation) -> None:
         if not answer.content_type.startswith("text/event-stream"):
             raise InvalidAnswer(f"{answer.content_type[:60] or 'something'} instead of a stream of events")
-        stream = ChatStream(wants_usage=quote.request.wants_usage)
+        stream = ChatStream(wants_usage=quote.request.wants_usage, n=quote.request.n)
         try:
             async for chunk in answer.chunks():
                 await self._pass(stream.feed(chunk), quote)

@@ -89,7 +89,7 @@ class _EarlyAnswerTransport(asyncio.Transport):
         self.is_closing = protocol.transport.is_closing  # type: ignore[method-assign]
 
     def close(self) -> None:
-        self._protocol.end()
+        self._protocol.close()
 
 
 class Protocol(HttpToolsProtocol):
@@ -148,9 +148,16 @@ class Protocol(HttpToolsProtocol):
         self._draining = True
         if self._is_answering():
             self.cycle.keep_alive = False
-        elif self._reading is Reading.NOTHING and not self._ending:
+        elif self._ending or self._reading is Reading.NOTHING:
             self._unset_keepalive_if_required()
             self._set_deadline(min(SHUTDOWN_GRACE, self._limits.header_timeout))
+
+    def close(self) -> None:
+        """Close after an answer, at once where the whole request was read."""
+        if self._reading is Reading.BODY:
+            self.end()
+        else:
+            self.transport.close()
 
     def end(self) -> None:
         """Half-close: the client reads the answer to its end; what it still sends is thrown away until it closes."""
@@ -159,7 +166,7 @@ class Protocol(HttpToolsProtocol):
         self._ending = True
         self.transport.write_eof()
         self.flow.resume_reading()
-        self._set_deadline(self._limits.body_timeout)
+        self._set_deadline(SHUTDOWN_GRACE if self._draining else self._limits.body_timeout)
 
     # The parser's callbacks
 
@@ -335,9 +342,31 @@ class Server(uvicorn.Server):
                 await asyncio.wait_for(self._stopping.wait(), 1.0)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take in what waits in the accept queue, then close the listeners and drain."""
-        await asyncio.sleep(0)
+        """Close the listeners, let in those whom the kernel has already let in, and drain."""
+        doors = [listener.dup() for listener in sockets or []]
         for server in self.servers:
             server.close()
-        await asyncio.sleep(0)  # a connection accepted in this very turn is made known in the next
-        await super().shutdown(sockets)
+        for listener in sockets or []:
+            listener.close()
+        await asyncio.sleep(0)  # the loop closes its own, and makes known whom it let in last
+        await asyncio.sleep(0)
+        late = [connection for door in doors for connection in _waiting(door)]
+        for connection in late:
+            await asyncio.get_running_loop().connect_accepted_socket(self._make_protocol, connection)
+        await super().shutdown()
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        return self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+
+
+def _waiting(door: socket.socket) -> list[socket.socket]:
+    """The connections in a listener's queue. The listener is closed."""
+    waiting = []
+    with door:
+        door.setblocking(False)
+        with suppress(OSError):  # the queue is empty
+            while True:
+                waiting.append(door.accept()[0])
+    return waiting

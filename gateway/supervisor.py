@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -90,6 +90,7 @@ class Supervisor:
                 run_dir = runtime_folder(settings.data_dir, self._orders.environ)
             except RedisServerFailed as exc:
                 raise CannotStart(str(exc)) from exc
+            undo.callback(_remove_if_empty, run_dir)
             listeners = await self._open_listeners(undo)
             ledger = LedgerServer(redis.url, settings.data_dir, run_dir)
             household = Household(self._orders, secrets, listeners, ledger, run_dir)
@@ -201,9 +202,11 @@ class Household:
     async def _stop_all(self) -> None:
         """Workers first, since they need the others; Redis last, since it has the money."""
         for worker in self._workers:
-            worker.stop()
+            worker.retire()
         for listener in self._listeners:
-            listener.close()  # workers close theirs: from now on the kernel refuses connections
+            listener.close()  # first, so that nobody is let in after a worker has looked who waits at the door
+        for worker in self._workers:
+            worker.stop()
         patience = self._orders.settings.server.shutdown_timeout + BOOKING_TIME
         await asyncio.gather(*(worker.ended(patience) for worker in self._workers))
         if self._sandbox is not None:
@@ -228,6 +231,12 @@ def _sole_owner(data_dir: Path) -> Iterator[None]:
             hint = "stop it, or give this one a folder of its own (PAYMASTER_DATA_DIR)"
             raise CannotStart(f"another gateway is running on {data_dir}; {hint}") from exc
         yield
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Leave no trace in the folder for temporary files, unless a Redis server is still listening there."""
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _url(host: str, listener: socket.socket) -> str:

@@ -179,7 +179,6 @@ def _told_upstream(error: errors.UpstreamFailed) -> str:
         "timeout": "did not answer in time",
         "cut": "broke off its answer",
         "garbage": "sent an answer that cannot be understood",
-        "too_large": "sent more than an answer may have",
         "status": f"answered {error.status}",
     }[error.kind]
     return f"The provider {error.provider_name!r} {what}: {error.message}"

@@ -22,8 +22,12 @@ class Try:
         self._series = series
 
     def __enter__(self) -> Candidate:
-        self._series.begin(self.candidate)
+        self._series.begin()
         return self.candidate
+
+    def sent(self) -> None:
+        """The attempt is on its way: a hold was found for it."""
+        self._series.sent(self.candidate)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
         if error is None:
@@ -74,9 +78,11 @@ class _Series:
         self._attempts = 0
         self._attempts_here = 0
 
-    def begin(self, candidate: Candidate) -> None:
+    def begin(self) -> None:
         self._attempts += 1
         self._attempts_here += 1
+
+    def sent(self, candidate: Candidate) -> None:
         self._failover.health.dispatched(candidate.deployment.id, self._failover.clock())
 
     def succeeded(self, candidate: Candidate) -> None:

@@ -1,29 +1,23 @@
-"""One attempt over HTTP: pool, deadlines, and every way it can fail, told apart.
-
-The client library stands behind `Upstream.send` alone, so that another can take its place.
-"""
+"""One attempt over HTTP: its deadlines, and every way it can fail, told apart."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Protocol
 
 import orjson
-from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import ConnectError, ConnectTimeoutError, RequestError
-from pyreqwest.response import Response
 
 from budgets.ledger import Reservation
 from gateway.errors import CallerGone, UpstreamFailed
 from gateway.settings import UpstreamSettings
+from gateway.upstream.http1 import ConnectFailed, ConnectionBroken, HttpClient, Response
 from gateway.upstream.refusals import failure_of
 
 MAX_ERROR_BYTES = 64 * 1024
-POOL_IDLE = timedelta(seconds=55)
-"""Shorter than the keep-alive of common load balancers (60 s), so that they are not the first to close."""
+POOL_IDLE = 55.0
+"""Seconds; shorter than the keep-alive of common load balancers (60 s), so that they are not the first to close."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +33,10 @@ class Call:
 class Waiting(Protocol):
     """The caller who waits for the answer."""
 
+    started: bool
+    """Whether they have had a part of it."""
     gone: bool
+    """Whether they hung up."""
 
     def when_gone(self, act: "Hurry | None") -> None:
         """Have `act` called once the caller hangs up; None takes it back."""
@@ -56,24 +53,24 @@ class Answer:
     """A provider's answer with status 200: headers now, body as it comes."""
 
     def __init__(self, response: Response, patience: "_Patience", limits: UpstreamSettings) -> None:
-        self._reader = response.body_reader
+        self._response = response
         self._patience = patience
         self._limits = limits
-        self.content_type = response.get_header("content-type") or ""
+        self.content_type = response.header("content-type") or ""
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body's pieces. Raises UpstreamFailed where there are more bytes than allowed."""
+        """The body's pieces. Raises ConnectionBroken where it breaks off or has more bytes than allowed."""
         size = 0
         while True:
             self._patience.expect(self._limits.idle_timeout)
-            chunk = await self._reader.read_chunk()
+            chunk = await self._response.read()
             self._patience.rest()
             if chunk is None:
                 return
             size += len(chunk)
             if size > self._limits.max_response_bytes:
-                raise UpstreamFailed("", "too_large", f"more than {self._limits.max_response_bytes} bytes")
-            yield bytes(chunk)
+                raise ConnectionBroken(f"more than {self._limits.max_response_bytes} bytes")
+            yield chunk
 
     async def body(self) -> bytes:
         """The whole body."""
@@ -92,8 +89,12 @@ class _Patience:
         """Whether it is the provider we wait for, and not the caller who takes no bytes."""
 
     def expect(self, within: float) -> None:
+        """The provider has `within` seconds; an eighth less is as good, for moving a timer costs more than an event."""
         self.waiting = True
-        self._timer.reschedule(min(self._latest, self._clock() + within))
+        now = self._clock()
+        due = min(self._latest, now + within)
+        if not due - within / 8 <= (self._timer.when() or 0.0) <= due:
+            self._timer.reschedule(due)
 
     def rest(self) -> None:
         self.waiting = False
@@ -110,7 +111,7 @@ class Upstream:
 
     def __init__(self, limits: UpstreamSettings) -> None:
         self._limits = limits
-        self._client = _client(limits)
+        self._client = HttpClient(connect_timeout=limits.connect_timeout, idle=POOL_IDLE)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -130,40 +131,43 @@ class Upstream:
                 patience = _Patience(timer, self._limits, loop.time())
                 caller.when_gone(patience.hurry)
                 reservation.sent = True
-                async with self._request(call) as response:
+                response = await self._client.post(call.url, call.headers, call.body)
+                try:
                     if response.status != 200:
-                        raise await _refused(call, response, reservation)
+                        raise await _refused(call, response, reservation, self._limits.idle_timeout)
                     yield Answer(response, patience, self._limits)
-        except (ConnectError, ConnectTimeoutError) as exc:
+                finally:
+                    response.release()
+        except ConnectFailed as exc:
             reservation.sent = False
             raise UpstreamFailed(call.provider_name, "connect", "no connection could be made") from exc
-        except RequestError as exc:
-            raise UpstreamFailed(call.provider_name, "cut", "the connection broke off") from exc
+        except ConnectionBroken as exc:
+            raise UpstreamFailed(call.provider_name, "cut", str(exc), streaming=caller.started) from exc
         except TimeoutError as exc:
             if not timer.expired():
                 raise
             if caller.gone or not patience.waiting:
                 raise CallerGone from exc
-            raise UpstreamFailed(call.provider_name, "timeout", "no answer came in time") from exc
+            raise UpstreamFailed(
+                call.provider_name, "timeout", "no answer came in time", streaming=caller.started
+            ) from exc
         finally:
             caller.when_gone(None)
 
-    @asynccontextmanager
-    async def _request(self, call: Call) -> AsyncIterator[Response]:
-        request = self._client.post(call.url).headers(call.headers).body_bytes(call.body).build_streamed()
-        async with request as response:
-            yield response
 
+async def _refused(call: Call, response: Response, reservation: Reservation, within: float) -> UpstreamFailed:
+    """The failure that a status means, explained by what comes of its body `within` so many seconds.
 
-async def _refused(call: Call, response: Response, reservation: Reservation) -> UpstreamFailed:
-    """The failure an error status means. A gateway's 502 or 504 does not tell whether the model ran."""
-    body = b""
-    with contextlib.suppress(RequestError):
-        while len(body) < MAX_ERROR_BYTES and (chunk := await response.body_reader.read_chunk()) is not None:
-            body += bytes(chunk)
-    if response.status not in (408, 502, 504):
+    A gateway's 502 or 504 does not tell whether the model ran, nor does a success of another kind.
+    """
+    if response.status >= 300 and response.status not in (408, 502, 504):
         reservation.spent = 0
-    headers = {name: value for name in ("retry-after", "retry-after-ms") if (value := response.get_header(name))}
+    body = b""
+    with contextlib.suppress(ConnectionBroken, TimeoutError):
+        async with asyncio.timeout(within):
+            while len(body) < MAX_ERROR_BYTES and (chunk := await response.read()) is not None:
+                body += chunk
+    headers = {name: value for name in ("retry-after", "retry-after-ms") if (value := response.header(name))}
     return failure_of(call.provider_name, response.status, headers, _json(body))
 
 
@@ -172,22 +176,3 @@ def _json(body: bytes) -> object:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-
-
-def _client(limits: UpstreamSettings) -> Client:
-    """Redirects are not followed (they would carry the credential away), nothing is decompressed, no environment
-    proxies or cookies change what is sent."""
-    return (
-        ClientBuilder()
-        .connect_timeout(timedelta(seconds=limits.connect_timeout))
-        .pool_idle_timeout(POOL_IDLE)
-        .follow_redirects(False)
-        .gzip(False)
-        .brotli(False)
-        .zstd(False)
-        .deflate(False)
-        .referer(False)
-        .no_proxy()
-        .tcp_nodelay(True)
-        .build()
-    )

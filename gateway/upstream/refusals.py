@@ -11,7 +11,9 @@ from routing.retry import Failure, FailureKind
 
 MAX_MESSAGE = 500
 
-_SECRET = re.compile(r"\b(?:sk|pk|gsk|xai|key|bearer)[-_ ][A-Za-z0-9*._-]{8,}", re.IGNORECASE)
+_SECRET = re.compile(
+    r"\b(?:(?:sk|pk|gsk|xai)[-_]|(?:key|bearer)[-_ ](?=\S*\d))[A-Za-z0-9*._-]{8,}", re.IGNORECASE
+)  # "key provided" is none
 _CONTEXT = re.compile(r"context.?(?:length|window)|maximum context|too many tokens|prompt is too long", re.IGNORECASE)
 _POLICY = re.compile(r"content.?(?:policy|filter|management)|safety|moderation", re.IGNORECASE)
 

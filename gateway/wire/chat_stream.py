@@ -1,6 +1,8 @@
 """A chat stream on its way through: what the caller gets, what was used, how it ended."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import orjson
 
@@ -8,21 +10,20 @@ from budgets.usage import Usage
 from gateway.wire import sse
 from gateway.wire.chat import read_usage
 
-# In JSON text a quote inside a string is escaped, so these match keys only; whether the key is at the top level is
-# seen when the event is parsed.
-_USAGE = re.compile(rb'"usage"\s*:\s*\{').search
-_ERROR = re.compile(rb'^data:\s*\{\s*"error"\s*:\s*[{"]', re.MULTILINE).search
-_FINISHED = re.compile(rb'"finish_reason"\s*:\s*"').search
+# In JSON a quote inside a string is escaped, so these are keys or whole strings; what they mean is seen when the event
+# is parsed.
+_NOTABLE = re.compile(rb'"(?:usage"\s*:\s*\{|error"|finish_reason"\s*:\s*")').search
 
 
 class StreamError(Exception):
-    """The upstream reported an error inside its stream, after status 200."""
+    """The upstream reported an error inside its stream, after status 200, or ended it too early."""
 
 
 class ChatStream:
-    """Follows one stream. Events are passed on as they came; only those with usage or an error are parsed."""
+    """Follows one stream. Events are passed on as they came; only those that tell of usage or an end are parsed."""
 
-    def __init__(self, *, wants_usage: bool) -> None:
+    def __init__(self, *, wants_usage: bool, n: int = 1) -> None:
+        """`n`: how many answers come in the one stream."""
         self.usage: Usage | None = None
         """The last usage that was sent: some providers send a running sum with every chunk."""
         self.complete = False
@@ -31,9 +32,9 @@ class ChatStream:
         self.events = 0
         """Events passed on; about one token of output each."""
         self._wants_usage = wants_usage
+        self._unfinished = set(range(n))
         self._splitter = sse.EventSplitter()
         self._done = False
-        self._finished = False
 
     def feed(self, chunk: bytes) -> bytes:
         """What of `chunk`, and of what was waiting, goes to the caller: whole events only.
@@ -48,45 +49,67 @@ class ChatStream:
         Raises StreamError if the stream ended before its answer did: an early end must not look like a clean one.
         """
         rest = self._splitter.rest
-        tail = rest + b"\n\n" if rest.strip() and not self._done and self._passes(rest) else b""
-        if not self._done and not self._finished:
+        if not self._done and _is_torn(rest):
+            raise StreamError("the stream ended in the middle of an event")
+        tail = rest + b"\n\n" if rest.strip() and self._passes(rest) else b""
+        if self._done:
+            return tail
+        if self._unfinished:
             raise StreamError("the stream ended early, without a finish reason and without [DONE]")
-        return tail if self._done else tail + sse.DONE
+        self.complete = True
+        return tail + sse.DONE
 
     def _passes(self, event: bytes) -> bool:
+        """Whether the caller gets `event`; what it tells is noted."""
         if self._done:
             return False
-        if _USAGE(event) and self._is_bare_usage(event) and not self._wants_usage:
-            return False  # asked for by us, not by the caller
-        if _ERROR(event):
-            raise StreamError(f"the upstream reported: {_message(event)}")
-        if sse.data_of(event).startswith(b"[DONE]"):
-            self._done = True
-        elif _FINISHED(event):
-            self._finished = True
+        if _NOTABLE(event):
+            chunk = _json(event)
+            bare_usage = self._note(chunk)
+            _refuse_error(chunk)
+            if bare_usage and not self._wants_usage:
+                return False  # asked for by us, not by the caller
+        elif b"[DONE]" in event and sse.data_of(event).startswith(b"[DONE]"):
+            self._done = self.complete = True
         self.events += 1
         return True
 
-    def _is_bare_usage(self, event: bytes) -> bool:
-        """Reads the event's usage; true if it carries nothing else, as the extra event that ends a stream does."""
-        try:
-            chunk = orjson.loads(sse.data_of(event))
-        except orjson.JSONDecodeError:
-            return False
-        if not isinstance(chunk, dict) or not isinstance(chunk.get("usage"), dict):
+    def _note(self, chunk: Mapping[str, Any]) -> bool:
+        """Reads who is finished and what was used; true if that is all, as in the extra event that ends a stream."""
+        choices = chunk.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict) and choice.get("finish_reason"):
+                self._unfinished -= {_index(choice)}
+        model = chunk.get("model")
+        self.response_model = model if isinstance(model, str) else self.response_model
+        if not isinstance(chunk.get("usage"), dict):
             return False
         self.usage = read_usage(chunk)
-        bare = not chunk.get("choices")
-        self.complete = bare or self._finished or _FINISHED(event) is not None
-        model = chunk.get("model")
-        self.response_model = model if isinstance(model, str) else None
-        return bare
+        self.complete = not choices or not self._unfinished
+        return not choices
 
 
-def _message(event: bytes) -> str:
+def _json(event: bytes) -> Mapping[str, Any]:
     try:
-        error = orjson.loads(sse.data_of(event))["error"]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return "an error it did not explain"
-    message = error.get("message") if isinstance(error, dict) else error
-    return str(message)[:500]
+        chunk = orjson.loads(sse.data_of(event))
+    except orjson.JSONDecodeError:
+        return {}
+    return chunk if isinstance(chunk, dict) else {}
+
+
+def _is_torn(event: bytes) -> bool:
+    data = sse.data_of(event)
+    return bool(data) and not data.startswith(b"[DONE]") and not _json(event)
+
+
+def _index(choice: Mapping[str, Any]) -> int:
+    index = choice.get("index")
+    return index if isinstance(index, int) else 0
+
+
+def _refuse_error(chunk: Mapping[str, Any]) -> None:
+    """Raises StreamError where the chunk is an error, under a key of its own or as a whole."""
+    error = chunk.get("error") or (chunk if "error" in (chunk.get("object"), chunk.get("type")) else None)
+    if error:
+        message = error.get("message") if isinstance(error, dict) else error
+        raise StreamError(f"the upstream reported: {str(message or 'an error it did not explain')[:500]}")

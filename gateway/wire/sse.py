@@ -15,30 +15,46 @@ DONE = b"data: [DONE]\n\n"
 
 _BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+_SEAM_BYTES = len(b"\r\n\r")
+"""The most of a blank line that can stand before a chunk that ends it."""
 
 
 class EventSplitter:
     """Cuts a byte stream into whole events, whatever the chunks are; each event keeps its bytes, ending included."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._pieces: list[bytes] = []
+        self._size_bytes = 0
+        self._seam = b""
+        """The last bytes of the pieces, where a blank line may have begun."""
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The events that `chunk` completes. Raises InvalidAnswer for an event larger than `MAX_EVENT_BYTES`."""
-        buffer = self._rest + chunk if self._rest else chunk
+        if self._pieces and not _BLANK_LINE.search(self._seam + chunk):  # joined only once, however small the chunks
+            self._keep(chunk)
+            return []
+        buffer = b"".join((*self._pieces, chunk))
+        self._pieces, self._size_bytes, self._seam = [], 0, b""
         if b"\r" not in buffer:  # what nearly every provider sends
-            *whole, self._rest = buffer.split(b"\n\n")
+            *whole, rest = buffer.split(b"\n\n")
             events = [event + b"\n\n" for event in whole]
         else:
-            events, self._rest = _split_any(buffer)
-        if len(self._rest) > MAX_EVENT_BYTES:
-            raise InvalidAnswer(f"an event of more than {MAX_EVENT_BYTES} bytes")
+            events, rest = _split_any(buffer)
+        if rest:
+            self._keep(rest)
         return events
 
     @property
     def rest(self) -> bytes:
         """What came after the last whole event."""
-        return self._rest
+        return b"".join(self._pieces)
+
+    def _keep(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._size_bytes += len(piece)
+        self._seam = (self._seam + piece[-_SEAM_BYTES:])[-_SEAM_BYTES:]
+        if self._size_bytes > MAX_EVENT_BYTES:
+            raise InvalidAnswer(f"an event of more than {MAX_EVENT_BYTES} bytes")
 
 
 def _split_any(buffer: bytes) -> tuple[list[bytes], bytes]:
@@ -55,7 +71,7 @@ def _split_any(buffer: bytes) -> tuple[list[bytes], bytes]:
 
 def data_of(event: bytes) -> bytes:
     """The event's data: its `data:` lines joined with LF, one space after the colon dropped."""
-    if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2:
+    if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2 and b"\r" not in event:
         return event[6:-2]
     lines = _LINE_END.split(event.removeprefix(b"\xef\xbb\xbf"))
     return b"\n".join(line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:"))

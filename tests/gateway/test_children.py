@@ -1,0 +1,116 @@
+import asyncio
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from gateway.children import Child, Program
+from gateway.errors import CannotStart
+
+PATIENCE = 10.0
+"""Seconds after which a test gives up; no test waits that long when the code is right."""
+
+
+class Shell(Child):
+    """Runs a shell command; counts how often."""
+
+    def __init__(self, command: Sequence[str], line: str = "") -> None:
+        super().__init__("the shell", Program(command, {}))
+        self.spawned: asyncio.Queue[Process] = asyncio.Queue()
+        self._text = line
+
+    async def spawn(self) -> Process:
+        process = await self._execute(inherit=[])
+        self.spawned.put_nowait(process)
+        return process
+
+    async def line(self) -> str:
+        return self._text
+
+    async def next(self) -> Process:
+        """The process that was started next."""
+        return await asyncio.wait_for(self.spawned.get(), PATIENCE)
+
+
+@asynccontextmanager
+async def kept(script: str, line: str = "") -> AsyncIterator[Shell]:
+    """A child that is kept running while the body does."""
+    child = Shell(["/bin/sh", "-c", script], line)
+    async with asyncio.TaskGroup() as tasks:
+        keeping = tasks.create_task(child.keep())
+        try:
+            yield child
+        finally:
+            child.stop()
+            await child.ended(0.0)
+            keeping.cancel()
+
+
+async def test_a_process_is_told_its_line_and_its_input_stays_open(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    async with kept(f'read -r line; echo "$line" > {told}.part; mv {told}.part {told}; read -r more', "hello") as child:
+        process = await child.next()
+        await made(told)
+
+        assert told.read_text() == "hello\n"
+        assert process.returncode is None
+
+
+async def test_a_process_that_ends_gets_successors() -> None:
+    async with kept("read -r line; read -r more") as child:
+        child.tell_ready()
+        processes = []
+        for _ in range(3):
+            processes.append(await child.next())
+            processes[-1].kill()
+
+        assert len({process.pid for process in processes}) == 3
+
+
+@pytest.mark.parametrize("script", ["exit 3", "kill -9 $$"])
+async def test_a_first_process_that_ends_before_it_is_ready_gets_no_successor(script: str) -> None:
+    async with kept(script) as child:
+        with pytest.raises(CannotStart, match=r"the shell ended with status (3|-9) before it was ready"):
+            await asyncio.wait_for(child.ready, PATIENCE)
+
+        assert child.spawned.qsize() == 1
+
+
+async def test_a_program_that_is_not_there_is_a_failed_start() -> None:
+    child = Shell(["/nowhere/to/be/found"])
+    await child.keep()
+
+    with pytest.raises(CannotStart):
+        await child.ready
+
+
+async def test_a_process_that_does_not_end_when_asked_is_killed(tmp_path: Path) -> None:
+    deaf = tmp_path / "deaf"
+    async with kept(f"trap '' TERM; : > {deaf}; while :; do read -r line; done") as child:
+        process = await child.next()
+        await made(deaf)
+        child.stop()
+        await child.ended(0.1)
+
+        assert process.returncode == -9
+        assert child.spawned.empty()
+
+
+async def test_a_process_that_does_not_serve_yet_is_not_asked_to_reload() -> None:
+    async with kept("read -r line; read -r more") as child:
+        process = await child.next()
+        child.reload()
+        child.tell_ready()
+        assert process.returncode is None
+        child.reload()
+
+        assert await asyncio.wait_for(process.wait(), PATIENCE) == -1
+
+
+async def made(file: Path) -> None:
+    """Wait until the process has made this file."""
+    async with asyncio.timeout(PATIENCE):
+        while not file.exists():  # noqa: ASYNC110, ASYNC240
+            await asyncio.sleep(0.01)
