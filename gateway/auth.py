@@ -1,12 +1,13 @@
 """Virtual key → Caller. A key's record is held for a few seconds; a change is noticed at once by the reserve script."""
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from budgets.errors import StaleKey
+from budgets.errors import LedgerUnavailable, StaleKey
 from budgets.keys import KeyRecord, KeyStore, ResolvedKey, account_of, resolve
 from budgets.money import NanoUSD
 from budgets.redis_connection import RedisConnection
@@ -14,6 +15,8 @@ from gateway.errors import KeyNotUsable, NoKey, SeveralKeys, UnknownKey
 
 MAX_CACHED_KEYS = 10_000
 MAX_KEY_BYTES = 512
+OUTAGE = 3600.0
+"""Seconds that a record may be used beyond its time while the ledger is away: nobody can change keys then either."""
 
 Headers = Mapping[bytes, bytes]
 """Lower-case names; where a header came twice, the last one."""
@@ -59,13 +62,8 @@ class Callers:
         Raises NoKey, SeveralKeys, UnknownKey, KeyNotUsable, or LedgerUnavailable for a key not read before.
         """
         text = key_in(headers)
-        digest = self._keys.digest(text)
         now = self._clock()
-        found = self._held.get(digest)
-        if found is None or found[0] < now:
-            caller = await self._read(account_of(text), digest)
-        else:
-            caller = found[1]
+        caller = await self._find(account_of(text), self._keys.digest(text), now)
         if caller is None:
             raise UnknownKey
         return _usable(caller, now)
@@ -78,6 +76,19 @@ class Callers:
         record = KeyRecord.from_json(stale.record)
         capped = caller.capped or bool(record.limits)
         return _usable(Caller(record, stale.version, capped, caller.remaining), self._clock())
+
+    async def _find(self, account: str, digest: str, now: float) -> Caller | None:
+        """The caller as held, or as read now; while the ledger is away as last read, so that those without a limit
+        are served. Whoever has one is refused when nothing can be reserved."""
+        until, held = self._held.get(digest, (-math.inf, None))
+        if now <= until:
+            return held
+        try:
+            return await self._read(account, digest)
+        except LedgerUnavailable:
+            if held is None or now > until + OUTAGE:
+                raise
+            return held
 
     async def _read(self, account: str, digest: str) -> Caller | None:
         """One read at a time for a key, however many requests wait for it."""

@@ -55,6 +55,7 @@ class Pipeline:
                 hold = self._attempt(quote, caller, route.price_version)
                 async with reserved(self._ledger, hold, partial(self._quotes.exact, quote)) as reservation:
                     call = _call(quote, caller, reservation.attempt)
+                    reservation.estimate = quote.estimate(0)  # for an answer that never comes: the input was billed
                     attempt.sent()
                     record.sent()
                     async with self._upstream.send(call, reservation, client) as answer:

@@ -76,6 +76,36 @@ class _HeadersTooLargeError(Exception):
     """Raised inside the parser's callback to stop it."""
 
 
+class _JoiningTransport:
+    """Joins what is written in one turn of the loop: a response's head and body leave in one system call and packet."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._call_soon = asyncio.get_running_loop().call_soon
+        self._written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._written:
+            self._call_soon(self._flush)
+        self._written.append(data)
+
+    def write_eof(self) -> None:
+        self._flush()
+        self._transport.write_eof()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._written and not self._transport.is_closing():
+            self._transport.write(b"".join(self._written))
+        self._written.clear()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class _EarlyAnswerTransport(asyncio.Transport):
     """Stands in for the transport while a request's body is still coming, so that an early answer arrives.
 
@@ -114,7 +144,7 @@ class Protocol(HttpToolsProtocol):
     # The connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, _JoiningTransport(transport)))
         self._watch()
 
     def data_received(self, data: bytes) -> None:

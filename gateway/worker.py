@@ -5,6 +5,7 @@ configuration anew.
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -65,6 +66,7 @@ def main(app_factory: AppFactory) -> None:
     configure(writer)
     reload_all = partial(_tell, assignment.notices, RELOAD)
     app = app_factory(settings, assignment.runtime, writer, reread=reread, reload_all=reload_all)
+    gc.freeze()  # what is here now stays: no collection need look at it again
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(app, assignment, settings))

@@ -24,10 +24,12 @@ CONFIGURATION: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    """Two workers before the sandbox, for all tests that leave them as they found them."""
+    """Two workers before the sandbox, for all tests that leave them as they found them and give no reason for a 5xx."""
     folder = tmp_path_factory.mktemp("gateway")
     with GatewayProcess(folder, workers=2, configuration=CONFIGURATION) as gateway:
         yield gateway
+    assert [line for line in gateway.log() if line["level"] != "info"] == []
+    assert "Traceback" not in gateway.words()
 
 
 @pytest.fixture

@@ -372,7 +372,7 @@ async def test_a_usage_that_cannot_be_true_costs_no_less_than_the_hold(
 
     assert answer.status_code == 200
     assert await gateway.money(key) == Money(0, 0, held)
-    assert (await gateway.logged(answer))["error_type"].startswith("absurd_usage:")
+    assert (await gateway.logged(answer))["error.type"].startswith("absurd_usage:")
 
 
 # Prices that are not known
@@ -504,8 +504,7 @@ async def test_a_stream_under_way_outlives_the_ledger_and_is_booked_when_it_is_b
     go_on = asyncio.Event()
     with ledger_server() as ledger:
         async with running(ledger.url, tmp_path, redis={"deadline": 0.1}) as gateway:
-            gateway.upstream.will(broken_stream(delta("a"), go_on, delta(finish="stop"), usage_event(), DONE, b""))
-            gateway.upstream.will()
+            gateway.upstream.will(broken_stream(delta("a"), go_on, delta(finish="stop"), usage_event(), DONE, Ending.CLOSE))
             key = await gateway.create_key("1/lifetime")
             reader, writer = await gateway.open_chat(key, stream=True)
             await reader.readuntil(delta("a"))
