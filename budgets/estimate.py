@@ -1,7 +1,7 @@
 """The most a request can cost, before it is sent: what a hold must cover. Pure, on the parsed request."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ UNBOUNDED_FIELDS = frozenset(
 CHEAPER_TIERS = frozenset({"flex", "batch"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Bounds:
     """The most one attempt can use. `output_tokens` is for each of its `n` answers."""
 
@@ -70,12 +70,12 @@ def worst_case(price: Price, bounds: Bounds) -> NanoUSD:
     tariffs = price.tariffs(bounds.service_tier)
     if tariffs[0] is not price.standard:
         tariffs = (price.standard, *tariffs)
-    pico = max(_dearest(rates, bounds) for tariff in tariffs for rates in _reachable(tariff, bounds.input_tokens))
+    pico = max([_dearest(rates, bounds) for tariff in tariffs for rates in _reachable(tariff, bounds.input_tokens)])
     return nano(pico + price.request)
 
 
-def _reachable(tariff: Tariff, input_tokens: int) -> Iterator[Rates]:
-    return (step.rates for step in tariff if step.above < input_tokens)
+def _reachable(tariff: Tariff, input_tokens: int) -> list[Rates]:
+    return [step.rates for step in tariff if step.above < input_tokens]
 
 
 def _dearest(rates: Rates, bounds: Bounds) -> int:

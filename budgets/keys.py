@@ -1,7 +1,6 @@
 """Virtual keys: what a key may do, and where it is kept. Of the key's text only an HMAC is stored."""
 
 import builtins
-import hashlib
 import hmac
 import re
 import secrets
@@ -109,7 +108,7 @@ class KeyStore:
 
     def digest(self, text: str) -> str:
         """The HMAC-SHA256 of a whole key text, in hex: the only form in which a key is kept or looked up."""
-        return hmac.new(self._pepper, text.encode(errors="surrogatepass"), hashlib.sha256).hexdigest()
+        return hmac.digest(self._pepper, text.encode(errors="surrogatepass"), "sha256").hex()
 
     async def create(
         self,

@@ -1,7 +1,7 @@
 """The ledger's face: what is held, for whom, and how an attempt ends. The Lua in `budgets/lua` is the only ledger."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias
 
@@ -14,7 +14,7 @@ Tighter: TypeAlias = Callable[[], Awaitable[NanoUSD | None]]
 """A dearer look at what an attempt can cost at most; None where it finds nothing better."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Attempt:
     """One call of an upstream, the unit of spend: a retry or a fallback is another attempt with its own hold."""
 
@@ -48,16 +48,23 @@ class Reservation:
     """Whether bytes may have reached the upstream."""
     spent: NanoUSD | None = None
     """The exact cost, once it is known; 0 for an attempt the upstream refused."""
-    estimate: NanoUSD = 0
-    """Our own estimate of the cost, kept beside a suspense."""
+    estimator: Callable[[int], NanoUSD] | None = None
+    """Our own idea of the cost, by the output tokens that were delivered."""
+    delivered: int = 0
+    """Output tokens that went to the caller, as far as we can tell."""
     booked: bool = True
     """False where the ledger was away and the caller has no cap: nothing is held, the journal settles later."""
+
+    @property
+    def estimate(self) -> NanoUSD:
+        """What the attempt has cost by our own idea, kept beside a suspense; 0 where we have none."""
+        return self.estimator(self.delivered) if self.estimator else 0
 
 
 Ending: TypeAlias = Literal["settle", "void", "suspend"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Resolution:
     """How one attempt ended, with everything Redis needs to book it even where it lost the reservation.
 
@@ -167,9 +174,8 @@ class Ledger(Protocol):
         ...
 
 
-@asynccontextmanager
-async def reserved(ledger: Ledger, attempt: Attempt, tighter: Tighter) -> AsyncIterator[Reservation]:
-    """Hold `attempt.amount` on all of its scopes, or on none.
+def reserved(ledger: Ledger, attempt: Attempt, tighter: Tighter) -> AbstractAsyncContextManager[Reservation]:
+    """Hold `attempt.amount` on all of its scopes, or on none, while the body runs.
 
     Where that much is refused, `tighter` is asked for a smaller amount that is safe too, and that is tried once.
     While the ledger is away an attempt without a cap goes ahead without a hold; what it costs is booked later.
@@ -177,11 +183,23 @@ async def reserved(ledger: Ledger, attempt: Attempt, tighter: Tighter) -> AsyncI
     nothing was sent, else moved to suspense. The journal has it before Redis is told.
     Raises BudgetExceeded when a scope cannot cover the amount; the body does not run.
     """
-    reservation = await _reserve(ledger, attempt, tighter)
-    try:
-        yield reservation
-    finally:
-        ledger.resolve(reservation)
+    return _Reserved(ledger, attempt, tighter)
+
+
+class _Reserved:
+    """See `reserved`."""
+
+    def __init__(self, ledger: Ledger, attempt: Attempt, tighter: Tighter) -> None:
+        self._ledger = ledger
+        self._attempt = attempt
+        self._tighter = tighter
+
+    async def __aenter__(self) -> Reservation:
+        self._reservation = await _reserve(self._ledger, self._attempt, self._tighter)
+        return self._reservation
+
+    async def __aexit__(self, *_: object) -> None:
+        self._ledger.resolve(self._reservation)
 
 
 async def _reserve(ledger: Ledger, attempt: Attempt, tighter: Tighter) -> Reservation:

@@ -188,7 +188,7 @@ class RedisLedger:
             holds=reservation.holds,
             amount=attempt.amount,
             spent=reservation.spent if kind == "settle" and reservation.spent else 0,
-            estimate=min(max(reservation.estimate, 0), MAX_NANO),
+            estimate=min(max(reservation.estimate, 0), MAX_NANO) if kind == "suspend" else 0,
             price_version=attempt.price_version,
             model=attempt.model,
             booked=reservation.booked,

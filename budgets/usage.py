@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from budgets.errors import AbsurdUsage
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Usage:
     """Tokens of one attempt. Totals include their parts, as in OpenAI's convention.
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from fastapi import FastAPI
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from budgets.errors import LedgerUnavailable
 from budgets.journal import Journal
@@ -47,6 +49,8 @@ from routing.retry import RetryBudget
 _logger = logging.getLogger(__name__)
 
 CHAT_PATHS = ("/v1/chat/completions", "/chat/completions")
+ADMIN_PATIENCE = 1.0
+"""Seconds the admin API waits for Redis."""
 LAST_SETTLES = 5.0
 """Seconds a stopping worker waits for Redis to take what was spent last."""
 SAMPLE_EVERY = 1.0
@@ -88,7 +92,7 @@ class Gateway:
         self._metrics = _metrics(catalog, settings, runtime)
 
         # money
-        self._redis = Redis.from_url(runtime.redis_url)
+        self._redis = _redis(runtime.redis_url)
         self._connection = RedisConnection(runtime.redis_url, deadline=settings.redis.deadline)
         self._journal = Journal(settings.data_dir / "journal", f"worker-{runtime.worker}")
         policy = settings.ledger
@@ -119,7 +123,7 @@ class Gateway:
         )
         self._edge = Edge(
             dict.fromkeys(CHAT_PATHS, ("chat", pipeline.chat)),
-            create_service(routers, self._lifespan),
+            create_service(routers, self._lifespan, settings.server.max_body_bytes),
             Telemetry(self._metrics, writer.write),
             settings,
         )
@@ -186,6 +190,11 @@ class Gateway:
     async def _scrape(self) -> bytes:
         self._take_sample()
         return await exposition(self._metrics, self._budget_rows.read)
+
+
+def _redis(url: str) -> "Redis":
+    """For what is off the requests' path; redis-py's own retries and time-outs would keep people waiting."""
+    return Redis.from_url(url, socket_timeout=ADMIN_PATIENCE, retry=Retry(NoBackoff(), 0))
 
 
 def _metrics(catalog: Catalog, settings: Settings, runtime: Runtime) -> Metrics:

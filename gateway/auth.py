@@ -115,16 +115,14 @@ class Callers:
 
 def key_in(headers: Headers) -> str:
     """The key text, from whichever header carries it. Raises NoKey or SeveralKeys."""
-    found = set()
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-    if scheme.lower() == b"bearer" and token.strip():
-        found.add(token.strip())
-    found.update(value for name in (b"x-api-key", b"api-key") if (value := headers.get(name, b"").strip()))
-    if not found:
+    bearer = token if scheme.lower() == b"bearer" else b""
+    found = [value.strip() for value in (bearer, headers.get(b"x-api-key"), headers.get(b"api-key")) if value]
+    key = max(found, default=b"")
+    if not key:
         raise NoKey
-    if len(found) > 1:
+    if any(other and other != key for other in found):
         raise SeveralKeys
-    key = found.pop()
     if len(key) > MAX_KEY_BYTES or not key.isascii():
         raise UnknownKey
     return key.decode()
@@ -135,8 +133,13 @@ def _caller(key: ResolvedKey) -> Caller:
 
 
 def _usable(caller: Caller, now: float) -> Caller:
-    if caller.record.blocked:
-        raise KeyNotUsable("blocked")
-    if caller.record.expired(now):
-        raise KeyNotUsable("expired")
+    refusal = _refusal(caller, now)
+    if refusal is not None:
+        raise refusal
     return caller
+
+
+def _refusal(caller: Caller, now: float) -> KeyNotUsable | None:
+    if caller.record.blocked:
+        return KeyNotUsable("blocked")
+    return KeyNotUsable("expired") if caller.record.expired(now) else None

@@ -5,7 +5,7 @@ from functools import partial
 from budgets.errors import StaleKey
 from budgets.ledger import Attempt, Ledger, reserved
 from gateway.auth import Caller, Callers
-from gateway.errors import CallerGone, ModelForbidden
+from gateway.errors import CallerGone, ModelForbidden, ModelNotFound
 from gateway.ids import sequential_ids
 from gateway.planner import Planner, Route
 from gateway.quotes import Quote, Quotes
@@ -47,15 +47,15 @@ class Pipeline:
         record.planned(route.alias, route.plan.tier, route.plan.reason)
         relay = Relay(client, route, record)
         async for attempt in self._failover.attempts(route.plan, record.attempt):
-            if client.gone:
-                raise CallerGone
             with attempt as candidate:
+                if client.gone:
+                    raise CallerGone
                 quote = self._quotes.quote(request, route.targets[candidate.deployment.id], caller)
                 record.tried(candidate.deployment.id, candidate.deployment.provider_name)
                 hold = self._attempt(quote, caller, route.price_version)
                 async with reserved(self._ledger, hold, partial(self._quotes.exact, quote)) as reservation:
                     call = _call(quote, caller, reservation.attempt)
-                    reservation.estimate = quote.estimate(0)  # for an answer that never comes: the input was billed
+                    reservation.estimator = quote.estimate
                     attempt.sent()
                     record.sent()
                     async with self._upstream.send(call, reservation, client) as answer:
@@ -63,7 +63,10 @@ class Pipeline:
 
     def _plan(self, request: ModelRequest, caller: Caller) -> Route:
         remaining = self._ledger.remaining(caller.record.id)
-        route = self._planner.plan(request, caller.remaining if remaining is None else remaining)
+        try:
+            route = self._planner.plan(request, caller.remaining if remaining is None else remaining)
+        except ModelNotFound as exc:
+            raise ModelNotFound(exc.model, tuple(filter(caller.may_use, exc.known))) from exc
         if not caller.may_use(request.model):
             raise ModelForbidden(request.model, caller.record.models)
         return route

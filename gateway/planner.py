@@ -16,7 +16,7 @@ from routing.router import Plan, Situation, by_name, route
 from routing.task import profile
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Route:
     """A plan, and what its candidates are in the catalog it was made from."""
 

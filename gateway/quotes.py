@@ -29,7 +29,7 @@ UNBOUNDED = 10**9
 """Tokens no request can have: the bound where a caller without a cap may send what cannot be bounded."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Quote:
     """A request as it will be sent to one target, and the most it can cost there."""
 

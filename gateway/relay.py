@@ -55,12 +55,9 @@ class Relay:
     async def _whole(self, answer: Answer, quote: Quote, reservation: Reservation) -> None:
         body = await answer.body()
         self._record.first_byte()
-        try:
-            self._record.response_model, usage = chat.read_answer(body)
-            self._book(usage, quote, reservation)
-        finally:
-            if reservation.spent is None:
-                reservation.estimate = quote.estimate(len(body) // BYTES_PER_TOKEN)
+        reservation.delivered = len(body) // BYTES_PER_TOKEN
+        self._record.response_model, usage = chat.read_answer(body)
+        self._book(usage, quote, reservation)
         headers = self._headers(quote)
         if self._record.cost is not None:
             headers["x-paymaster-cost-usd"] = to_usd(self._record.cost)
@@ -71,14 +68,13 @@ class Relay:
             raise InvalidAnswer(f"{answer.content_type[:60] or 'something'} instead of a stream of events")
         stream = ChatStream(wants_usage=quote.request.wants_usage, n=quote.request.n)
         try:
-            async for chunk in answer.chunks():
+            while (chunk := await answer.read()) is not None:
                 await self._pass(stream.feed(chunk), quote)
             await self._pass(stream.finish(), quote)
         finally:
+            reservation.delivered = stream.events
             self._record.response_model = stream.response_model
             self._book(stream.usage if stream.complete else None, quote, reservation)
-            if reservation.spent is None:
-                reservation.estimate = quote.estimate(stream.events)
         await self._client.end()
 
     async def _pass(self, events: bytes, quote: Quote) -> None:

@@ -24,6 +24,9 @@ from gateway.server import Limits, Server
 from gateway.settings import Runtime, Settings, load
 from gateway.telemetry.logs import LineWriter, configure
 
+YOUNG_OBJECTS = 20_000
+"""Made before the collector looks at them; at the default of 700 it looks several times while 64 requests are open."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -67,6 +70,7 @@ def main(app_factory: AppFactory) -> None:
     reload_all = partial(_tell, assignment.notices, RELOAD)
     app = app_factory(settings, assignment.runtime, writer, reread=reread, reload_all=reload_all)
     gc.freeze()  # what is here now stays: no collection need look at it again
+    gc.set_threshold(YOUNG_OBJECTS)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(app, assignment, settings))

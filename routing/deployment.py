@@ -19,7 +19,7 @@ class Deployment:
     """Tokens of input and output together; None where unknown."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Candidate:
     """A deployment as seen for one request."""
 

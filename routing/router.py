@@ -27,7 +27,7 @@ _SPOKEN: Mapping[Complexity, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Situation:
     """What holds for one request besides its text."""
 
@@ -40,7 +40,7 @@ class Situation:
     random: Random = _chance
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Plan:
     """Candidates in the order in which they are tried. Never empty."""
 

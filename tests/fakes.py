@@ -1,4 +1,4 @@
-"""Stand-ins that several tests share, and that speak for real: a provider on a socket, that says what it was told to."""
+"""Stand-ins that several tests share, and that speak for real: a provider on a socket, that says what it is told to."""
 
 import asyncio
 import json
@@ -106,6 +106,7 @@ class FakeUpstream:
 
     port: int = 0
     asked: list[Asked] = field(default_factory=list)
+    was_asked: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once somebody hung up on one of its silences."""
     _answers: deque[Answer] = field(default_factory=deque)
@@ -122,6 +123,7 @@ class FakeUpstream:
         """What it was told and asked."""
         self._answers.clear()
         self.asked.clear()
+        self.was_asked.clear()
         self.left.clear()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -130,6 +132,7 @@ class FakeUpstream:
             while True:
                 asked = await _request(reader)
                 self.asked.append(asked)
+                self.was_asked.set()
                 answer = self._answers.popleft() if self._answers else _ordinary(asked)
                 if not await self._say(answer, reader, writer):
                     break

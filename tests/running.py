@@ -20,6 +20,7 @@ from fakes import FakeUpstream, fake_upstream
 
 from budgets.money import from_usd
 from gateway.app import create_app
+from gateway.listeners import split_address
 from gateway.server import Limits
 from gateway.server import Server as HttpServer
 from gateway.settings import Runtime, load
@@ -80,6 +81,20 @@ class Running:
         body = {"model": model, "messages": [{"role": "user", "content": text}], **fields}
         return await self.http.post("/v1/chat/completions", json=body, headers=headers)
 
+    async def stream(self, key: Key, go_on: asyncio.Event | None = None, **fields: Any) -> tuple[bytes, bool]:
+        """What arrives of a stream, and whether its end is a clean one. `go_on` is set once something has arrived."""
+        content = b""
+        body = {"model": "small", "stream": True, "messages": [{"role": "user", "content": "Hi!"}], **fields}
+        async with self.http.stream("POST", "/v1/chat/completions", json=body, headers=key.headers) as answer:
+            try:
+                async for piece in answer.aiter_raw():
+                    content += piece
+                    if go_on is not None:
+                        go_on.set()
+            except httpx.RemoteProtocolError:
+                return content, False
+        return content, True
+
     async def open_chat(self, key: Key, **fields: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection over which a chat request was sent, and nothing read yet."""
         body = {"model": "small", "messages": [{"role": "user", "content": "Hi!"}], **fields}
@@ -91,6 +106,14 @@ class Running:
             + content
         )
         return reader, writer
+
+    async def raw(self, request: bytes) -> bytes:
+        """All that comes for these bytes until the connection ends."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(request)
+        answer = await reader.read()
+        writer.close()
+        return answer
 
     async def money(self, key: Key) -> Money:
         """The key's money once every request is over and booked."""
@@ -160,12 +183,14 @@ async def running(redis_url: str, folder: Path, **sections: Any) -> AsyncIterato
         reread = partial(load, config, {"PAYMASTER_DATA_DIR": str(folder)}, runtime)
         log = io.BytesIO()
         writer = LineWriter(log, linger=0)
-        app = create_app(reread(), runtime, writer, reread=reread)
+        settings = reread()
+        app = create_app(settings, runtime, writer, reread=reread)
         started = asyncio.Event()
         server = HttpServer(cast(Any, app), Limits(), shutdown_timeout=5, on_started=started.set)
-        listener = socket.create_server(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-        serving = asyncio.create_task(server.serve([listener]))
+        addresses = [("127.0.0.1", 0), *([split_address(settings.admin.listen)] if settings.admin.listen else [])]
+        listeners = [socket.create_server(address) for address in addresses]
+        port = listeners[0].getsockname()[1]
+        serving = asyncio.create_task(server.serve(listeners))
         await asyncio.wait([serving, asyncio.create_task(started.wait())], return_when=asyncio.FIRST_COMPLETED)
         try:
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as http:

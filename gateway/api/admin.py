@@ -13,6 +13,7 @@ from budgets.ledger import ScopeStatus
 from budgets.money import from_usd, to_usd
 from budgets.redis_ledger import RedisLedger
 from gateway.api.headers import headers_of
+from gateway.api.service import StrictRoute
 from gateway.auth import key_in
 from gateway.errors import NotAdmin
 from gateway.planner import Planner, Route, expected_cost
@@ -90,10 +91,10 @@ class Admin:
         """All of them under /admin, for whoever sends the admin key. A virtual key is none, nor the reverse."""
 
         def check(request: Request) -> None:
-            if not hmac.compare_digest(key_in(headers_of(request)), admin_key):
+            if not hmac.compare_digest(key_in(headers_of(request)).encode(), admin_key.encode()):
                 raise NotAdmin
 
-        router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(check)])
+        router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(check)], route_class=StrictRoute)
         router.add_api_route("/keys", self.create_key, methods=["POST"], status_code=201)
         router.add_api_route("/keys", self.list_keys, methods=["GET"])
         router.add_api_route("/keys/{key_id}", self.show_key, methods=["GET"])
@@ -123,8 +124,9 @@ class Admin:
         after: str | None = None,
     ) -> dict[str, Any]:
         """A page of an account's keys, oldest first."""
-        records = await self._keys.list(account, after, limit)
-        return {"data": [await self._shown(record) for record in records], "has_more": len(records) == limit}
+        records = await self._keys.list(account, after, limit + 1)
+        shown_now = [await self._shown(record) for record in records[:limit]]
+        return {"data": shown_now, "has_more": len(records) > limit}
 
     async def show_key(self, key_id: str) -> dict[str, Any]:
         """A key and its money."""

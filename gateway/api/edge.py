@@ -8,7 +8,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 
 from gateway.api.errors import Refusal, refusal_of
-from gateway.api.exchange import Exchange, Receive, Scope, Send
+from gateway.api.exchange import Exchange, Message, Receive, Scope, Send
 from gateway.errors import CallerGone, UpstreamFailed
 from gateway.ids import sequential_ids
 from gateway.settings import Settings
@@ -52,6 +52,7 @@ class Edge:
                 return await self._model_request(exchange, *endpoint)
             if self._admin_port is not None and not self._at_its_listener(scope):
                 scope = {**scope, "path": "/nothing-here", "raw_path": b"/nothing-here"}
+            send = _with_request_id(send, self._request_id(scope))
         return await self._service(scope, receive, send)
 
     def _at_its_listener(self, scope: Scope) -> bool:
@@ -88,6 +89,15 @@ class Edge:
             if not isinstance(error, UpstreamFailed):
                 record.refused(refusal.code)
             await exchange.answer(refusal.status, refusal.headers(), refusal.body())
+
+
+def _with_request_id(send: Send, request_id: str) -> Send:
+    async def send_with_id(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (b"x-request-id", request_id.encode())]}
+        await send(message)
+
+    return send_with_id
 
 
 async def _break_off(exchange: Exchange, refusal: Refusal) -> None:

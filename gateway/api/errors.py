@@ -13,9 +13,11 @@ from budgets import errors as money
 from budgets.money import to_usd
 from gateway import errors
 from gateway.configuration import ConfigurationError
+from gateway.upstream.refusals import for_routing
 from gateway.wire.errors import InvalidAnswer, InvalidRequest
 from gateway.wire.strict_json import dump
 from routing.errors import NoDeployment
+from routing.retry import FailureKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,7 @@ def _of_upstream(error: errors.UpstreamFailed) -> Refusal:
     facts = {"reason": f"upstream_{error.kind}", "provider": error.provider_name, "upstream_status": error.status}
     if error.kind == "timeout":
         return Refusal(504, shape.type, "upstream_timeout", message_of(error), retry=False, metadata=facts)
-    if error.status == 429:
+    if for_routing(error).kind is FailureKind.RATE_LIMITED:  # not where a 429 means that we have not paid
         return Refusal(
             429, "rate_limit_error", "rate_limit_exceeded", message_of(error), retry=True, metadata=facts,
             retry_after=min(error.retry_after or 1.0, 60.0),

@@ -64,9 +64,11 @@ class Exchange:
             act()
 
     def close(self) -> None:
-        """The exchange is over; nobody looks whether the caller is still there."""
-        if self._watch is not None:
-            self._watch.cancel()
+        """The exchange is over; nobody cares any more whether the caller is still there.
+
+        The watch ends by itself: after an answer or a cut the server tells of a disconnect.
+        """
+        self._when_gone = None
 
     async def _notice_hanging_up(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

@@ -1,38 +1,18 @@
 """Tries a plan's candidates in order, as `routing/retry.py` rules; keeps delays, health and the retry budget."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from contextlib import ExitStack
 from types import TracebackType
 
 from gateway.errors import UpstreamFailed
 from gateway.upstream.refusals import for_routing
 from routing.deployment import Candidate
 from routing.health import Health
-from routing.retry import NextCandidate, Progress, Retry, RetryAllowance, RetryBudget, Stop, verdict
+from routing.retry import NextCandidate, Progress, Retry, RetryBudget, Stop, verdict
 from routing.router import Plan
 
 Tell = Callable[[str, str], None]
-
-
-class Try:
-    """One attempt, as a context: its failure is swallowed when there is something else to try."""
-
-    def __init__(self, series: "_Series", candidate: Candidate) -> None:
-        self.candidate = candidate
-        self._series = series
-
-    def __enter__(self) -> Candidate:
-        self._series.begin()
-        return self.candidate
-
-    def sent(self) -> None:
-        """The attempt is on its way: a hold was found for it."""
-        self._series.sent(self.candidate)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
-        if error is None:
-            self._series.succeeded(self.candidate)
-        return isinstance(error, UpstreamFailed) and self._series.failed(self.candidate, error)
 
 
 class Failover:
@@ -52,41 +32,61 @@ class Failover:
         self.clock = clock
         self.random = random
 
-    async def attempts(self, plan: Plan, tell: Tell) -> AsyncIterator[Try]:
-        """Attempts to be used as `with attempt as candidate`; they end with the first that does not fail.
+    def attempts(self, plan: Plan, tell: Tell) -> "Attempts":
+        """Attempts for `async for`, each to be used as `with attempt as candidate`; they end when one does not fail.
 
         The last attempt's UpstreamFailed goes on to the caller. `tell` hears of each attempt's deployment and outcome.
         """
-        with self.budget.request() as allowance:
-            series = _Series(self, plan, allowance, tell)
-            while (candidate := series.next) is not None:
-                if series.delay:
-                    await asyncio.sleep(series.delay)
-                yield Try(series, candidate)
+        return Attempts(self, plan, tell)
 
 
-class _Series:
-    """How far one request has come through its plan."""
+class Attempts:
+    """One request's way through its plan. It counts as active until it succeeds, gives up or is given up.
 
-    def __init__(self, failover: Failover, plan: Plan, allowance: RetryAllowance, tell: Tell) -> None:
-        self.next: Candidate | None = plan.candidates[0]
-        self.delay = 0.0
+    A class and not a generator: the event loop keeps books on every asynchronous generator, at a price.
+    """
+
+    def __init__(self, failover: Failover, plan: Plan, tell: Tell) -> None:
         self._failover = failover
+        self._next: Candidate | None = plan.candidates[0]
         self._others = list(plan.candidates[1:])
-        self._allowance = allowance
         self._tell = tell
+        self._delay = 0.0
         self._attempts = 0
         self._attempts_here = 0
+        self._active = ExitStack()
+
+    def __aiter__(self) -> "Attempts":
+        self._allowance = self._active.enter_context(self._failover.budget.request())
+        return self
+
+    async def __anext__(self) -> "Attempt":
+        if self._next is None:
+            raise StopAsyncIteration
+        if self._delay:
+            await self._wait()
+        return Attempt(self, self._next)
+
+    async def _wait(self) -> None:
+        try:
+            await asyncio.sleep(self._delay)
+        except asyncio.CancelledError:
+            self.end()
+            raise
 
     def begin(self) -> None:
         self._attempts += 1
         self._attempts_here += 1
 
+    def end(self) -> None:
+        """The request is through with its attempts."""
+        self._next = None
+        self._active.close()
+
     def sent(self, candidate: Candidate) -> None:
         self._failover.health.dispatched(candidate.deployment.id, self._failover.clock())
 
     def succeeded(self, candidate: Candidate) -> None:
-        self.next = None
         self._tell(candidate.deployment.id, "ok")
         self._failover.health.succeeded(candidate.deployment.id, self._failover.clock())
 
@@ -99,9 +99,33 @@ class _Series:
         progress = Progress(self._attempts, self._attempts_here, len(self._others), self._failover.max_attempts)
         match verdict(failure, progress, self._allowance, self._failover.random()):
             case Retry(delay):
-                self.delay = delay
+                self._delay = delay
             case NextCandidate(delay):
-                self.delay, self.next, self._attempts_here = delay, self._others.pop(0), 0
+                self._delay, self._next, self._attempts_here = delay, self._others.pop(0), 0
             case Stop():
                 return False
         return True
+
+
+class Attempt:
+    """One attempt, as a context: its failure is swallowed when there is something else to try."""
+
+    def __init__(self, attempts: Attempts, candidate: Candidate) -> None:
+        self._attempts = attempts
+        self._candidate = candidate
+
+    def __enter__(self) -> Candidate:
+        self._attempts.begin()
+        return self._candidate
+
+    def sent(self) -> None:
+        """The attempt is on its way: a hold was found for it."""
+        self._attempts.sent(self._candidate)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
+        if error is None:
+            self._attempts.succeeded(self._candidate)
+        elif isinstance(error, UpstreamFailed) and self._attempts.failed(self._candidate, error):
+            return True
+        self._attempts.end()
+        return False

@@ -20,7 +20,7 @@ POOL_IDLE = 55.0
 """Seconds; shorter than the keep-alive of common load balancers (60 s), so that they are not the first to close."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """What to send where."""
 
@@ -56,25 +56,28 @@ class Answer:
         self._response = response
         self._patience = patience
         self._limits = limits
+        self._size_bytes = 0
         self.content_type = response.header("content-type") or ""
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body's pieces. Raises ConnectionBroken where it breaks off or has more bytes than allowed."""
-        size = 0
-        while True:
-            self._patience.expect(self._limits.idle_timeout)
-            chunk = await self._response.read()
-            self._patience.rest()
-            if chunk is None:
-                return
-            size += len(chunk)
-            if size > self._limits.max_response_bytes:
-                raise ConnectionBroken(f"more than {self._limits.max_response_bytes} bytes")
-            yield chunk
+    async def read(self) -> bytes | None:
+        """What has come of the body, as soon as there is any; None at its end.
+
+        Raises ConnectionBroken where it breaks off or has more bytes than allowed.
+        """
+        self._patience.expect(self._limits.idle_timeout)
+        piece = await self._response.read()
+        self._patience.rest()
+        self._size_bytes += len(piece or b"")
+        if self._size_bytes > self._limits.max_response_bytes:
+            raise ConnectionBroken(f"more than {self._limits.max_response_bytes} bytes")
+        return piece
 
     async def body(self) -> bytes:
         """The whole body."""
-        return b"".join([chunk async for chunk in self.chunks()])
+        pieces = []
+        while (piece := await self.read()) is not None:
+            pieces.append(piece)
+        return b"".join(pieces)
 
 
 class _Patience:

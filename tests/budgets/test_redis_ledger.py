@@ -57,7 +57,7 @@ async def test_case_13_an_attempt_that_was_sent_and_not_answered_is_in_suspense(
 
     async with reserved(bank.ledger, bank.attempt(key, 600), nothing_tighter) as reservation:
         reservation.sent = True
-        reservation.estimate = 40
+        reservation.estimator = lambda _: 40
 
     await bank.ledger.drained()
     assert await bank.used(key) == (0, 0, 600)
@@ -69,7 +69,7 @@ async def test_case_22_a_cost_that_cannot_be_is_as_good_as_none(bank: Bank, cost
     key = await bank.key()
     reservation = await bank.ledger.reserve(bank.attempt(key, 600))
     reservation.spent = cost
-    reservation.estimate = cost
+    reservation.estimator = lambda _: cost
 
     bank.ledger.resolve(reservation)
 

@@ -27,7 +27,7 @@ async def test_of_requests_with_a_flat_price_exactly_those_succeed_that_the_cap_
     gateway: GatewayProcess,
 ) -> None:
     affordable = CALLERS * ROUNDS // 3
-    key = gateway.create_key(f"{affordable * Decimal('0.001')}/day")
+    key = gateway.create_key(f"{affordable * Decimal('0.001')}/lifetime")
     answers = await answers_to_a_crowd(gateway, key, ("exact",))
 
     assert Counter(answer.status for answer in answers) == {200: affordable, 402: CALLERS * ROUNDS - affordable}
@@ -38,7 +38,7 @@ async def test_of_requests_with_a_flat_price_exactly_those_succeed_that_the_cap_
 
 async def test_at_whatever_price_the_books_are_the_bill_and_the_cap_holds(gateway: GatewayProcess) -> None:
     cap = CALLERS * ROUNDS * Decimal("0.00025")
-    key = gateway.create_key(f"{cap}/day")
+    key = gateway.create_key(f"{cap}/lifetime")
     answers = await answers_to_a_crowd(gateway, key, MODELS)
 
     assert {answer.status for answer in answers} == {200, 402}
@@ -64,7 +64,7 @@ async def test_a_refusal_tells_which_limit_it_was_what_is_left_and_when_it_reset
 
 async def test_callers_who_hang_up_in_mid_stream_pay_for_what_was_billed(gateway: GatewayProcess) -> None:
     cap = CALLERS * ROUNDS * Decimal("0.00012")
-    key = gateway.create_key(f"{cap}/day")
+    key = gateway.create_key(f"{cap}/lifetime")
     turns = itertools.count()
     statuses = Counter[int]()
 

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import pytest_asyncio
 from fakes import (
@@ -23,7 +22,7 @@ from fakes import (
     usage_event,
 )
 from redis.asyncio import Redis
-from running import Key, Money, Running, ledger_server, running
+from running import Money, Running, ledger_server, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -54,7 +53,7 @@ async def estimates(redis_url: str) -> list[int]:
     """Our own estimates beside what is in suspense."""
     async with Redis.from_url(redis_url) as redis:
         ids = [key async for key in redis.scan_iter("pm:{default}:attempt:*")]
-        found = [await redis.hget(key, "estimate") for key in ids]  # type: ignore[misc]
+        found = [await redis.hget(key, "estimate") for key in ids]
     return [int(estimate) for estimate in found if estimate is not None]
 
 
@@ -73,7 +72,14 @@ async def test_spent_is_the_usage_at_the_models_price(gateway: Running, fields: 
 
 
 async def test_every_class_of_tokens_has_its_price(tmp_path: Path, redis_url: str) -> None:
-    price = {"input": "1", "output": "2", "cache_read": "0.1", "cache_write": "1.25", "reasoning": "3", "request": "0.01"}
+    price = {
+        "input": "1",
+        "output": "2",
+        "cache_read": "0.1",
+        "cache_write": "1.25",
+        "reasoning": "3",
+        "request": "0.01",
+    }
     models = {"priced": {"provider": "acme", "model": "m", "price": price}}
     usage = {
         "prompt_tokens": 100,
@@ -97,7 +103,7 @@ async def test_the_account_pays_for_all_of_its_keys(tmp_path: Path, redis_url: s
             await gateway.chat(key)
             assert await gateway.spent(key) == COST
 
-        spent = await redis.hget("pm:{default}:scope:account", "lifetime:0:spent")  # type: ignore[misc]
+        spent = await redis.hget("pm:{default}:scope:account", "lifetime:0:spent")
     assert spent == b"%d" % (2 * COST)
 
 
@@ -171,8 +177,7 @@ async def test_what_runs_at_the_same_time_holds_at_the_same_time(gateway: Runnin
     key = await gateway.create_key(f"{1.5 * await hold(gateway) / 10**9:.9f}/lifetime")
 
     first = asyncio.create_task(gateway.chat(key))
-    while not gateway.upstream.asked:
-        await asyncio.sleep(0)
+    await gateway.upstream.was_asked.wait()
     second = await gateway.chat(key)
     go_on.set()
 
@@ -239,24 +244,14 @@ async def test_a_failure_after_the_first_event_is_told_and_not_repaired(tmp_path
         key = await gateway.create_key("1/lifetime")
         gateway.upstream.will(broken_stream(delta("Once upon"), Ending.RESET))
 
-        received = await until_broken(gateway, key, model="auto", stream=True)
+        received, clean = await gateway.stream(key, model="auto")
 
+        assert not clean
         assert received.startswith(delta("Once upon"))
         assert json.loads(received.split(b"data: ")[2])["error"]["code"] == "upstream_failed"
         assert b"[DONE]" not in received
         assert len(gateway.upstream.asked) == 1
         assert (await gateway.money(key)).suspense > 0
-
-
-async def until_broken(gateway: Running, key: Key, **fields: Any) -> bytes:
-    """What arrives of an answer before it breaks off, which it must."""
-    received = b""
-    body = {"messages": [{"role": "user", "content": "Hi!"}], **fields}
-    async with gateway.http.stream("POST", "/v1/chat/completions", json=body, headers=key.headers) as answer:
-        with pytest.raises(httpx.RemoteProtocolError):
-            async for piece in answer.aiter_raw():
-                received += piece
-    return received
 
 
 # Callers who go
@@ -282,8 +277,7 @@ async def test_a_caller_who_hangs_up_before_the_answer_pays_what_was_billed(gate
     key = await gateway.create_key("1/lifetime")
 
     _, writer = await gateway.open_chat(key, stream=streamed)
-    while not gateway.upstream.asked:
-        await asyncio.sleep(0)
+    await gateway.upstream.was_asked.wait()
     writer.transport.abort()
     await writer.wait_closed()
     go_on.set()
@@ -303,8 +297,7 @@ async def test_after_the_drain_the_hold_of_a_caller_who_hung_up_is_in_suspense(
         reader, writer = await gateway.open_chat(key, stream=True)
         if first:
             await reader.readuntil(delta("a"))
-        while not gateway.upstream.asked:
-            await asyncio.sleep(0)
+        await gateway.upstream.was_asked.wait()
         writer.transport.abort()
         await gateway.upstream.left.wait()
 
@@ -350,7 +343,7 @@ async def test_a_provider_that_never_answers_leaves_the_estimate_of_the_input(tm
 @pytest.mark.parametrize(
     "usage",
     [
-        {**USAGE, "prompt_tokens": -10**9},
+        {**USAGE, "prompt_tokens": -(10**9)},
         {**USAGE, "prompt_tokens": True},
         {**USAGE, "completion_tokens": "5"},
         {**USAGE, "completion_tokens": 10**18},
@@ -414,68 +407,6 @@ async def test_a_request_whose_cost_has_no_bound_is_refused_to_who_has_a_budget(
     assert (await gateway.chat(free, web_search_options={})).status_code == 200
 
 
-# Keys that change
-
-
-async def test_a_key_that_is_blocked_is_refused_at_once(gateway: Running) -> None:
-    key = await gateway.create_key("1/lifetime")
-    assert (await gateway.chat(key)).status_code == 200
-
-    await gateway.admin("POST", f"/keys/{key.id}/block")
-    refused = await gateway.chat(key)
-    await gateway.admin("POST", f"/keys/{key.id}/unblock")
-
-    assert (refused.status_code, refused.json()["error"]["code"]) == (401, "key_not_usable")
-    assert (await gateway.chat(key)).status_code == 200
-
-
-async def test_a_key_that_is_deleted_is_refused_at_once(gateway: Running) -> None:
-    key = await gateway.create_key()
-    assert (await gateway.chat(key)).status_code == 200
-
-    await gateway.admin("DELETE", f"/keys/{key.id}")
-
-    refused = await gateway.chat(key)
-    assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
-
-
-async def test_a_changed_limit_counts_at_once(gateway: Running) -> None:
-    key = await gateway.create_key()
-    assert (await gateway.chat(key)).status_code == 200
-
-    await gateway.admin("PATCH", f"/keys/{key.id}", {"limits": [{"usd": "0.000001", "window": "lifetime"}]})
-    refused = await gateway.chat(key)
-    await gateway.admin("PATCH", f"/keys/{key.id}", {"limits": []})
-
-    assert refused.status_code == 402
-    assert (await gateway.chat(key)).status_code == 200
-
-
-async def test_a_model_taken_from_a_key_is_refused_at_once(gateway: Running) -> None:
-    key = await gateway.create_key()
-    assert (await gateway.chat(key)).status_code == 200
-
-    await gateway.admin("PATCH", f"/keys/{key.id}", {"models": ["large"]})
-
-    assert (await gateway.chat(key)).status_code == 403
-    assert await gateway.spent(key) == COST
-
-
-async def test_a_stream_that_runs_goes_on_when_its_key_is_blocked(gateway: Running) -> None:
-    go_on = asyncio.Event()
-    gateway.upstream.will(broken_stream(delta("a"), go_on, delta(finish="stop"), usage_event(), DONE, Ending.CLOSE))
-    key = await gateway.create_key("1/lifetime")
-
-    running_chat = asyncio.create_task(gateway.chat(key, stream=True))
-    while not gateway.upstream.asked:
-        await asyncio.sleep(0)
-    await gateway.admin("POST", f"/keys/{key.id}/block")
-    go_on.set()
-    await asyncio.wait([running_chat])
-
-    assert await gateway.spent(key) == COST
-
-
 # The ledger away
 
 
@@ -504,7 +435,9 @@ async def test_a_stream_under_way_outlives_the_ledger_and_is_booked_when_it_is_b
     go_on = asyncio.Event()
     with ledger_server() as ledger:
         async with running(ledger.url, tmp_path, redis={"deadline": 0.1}) as gateway:
-            gateway.upstream.will(broken_stream(delta("a"), go_on, delta(finish="stop"), usage_event(), DONE, Ending.CLOSE))
+            gateway.upstream.will(
+                broken_stream(delta("a"), go_on, delta(finish="stop"), usage_event(), DONE, Ending.CLOSE)
+            )
             key = await gateway.create_key("1/lifetime")
             reader, writer = await gateway.open_chat(key, stream=True)
             await reader.readuntil(delta("a"))

@@ -25,11 +25,12 @@ from fakes import (
     usage_event,
     whole,
 )
-from running import Key, Running, running
+from running import PROVIDER_KEY, Key, Running, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 COST_LARGE = 11 * 3_000 + 5 * 15_000
+SECRET_WORDS = f"Incorrect API key provided: {PROVIDER_KEY}."
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -50,19 +51,6 @@ async def key(gateway: Running) -> Key:
     return await gateway.create_key("100/lifetime")
 
 
-async def received(gateway: Running, key: Key, **fields: Any) -> tuple[bytes, bool]:
-    """What arrives of a stream, and whether its end is a clean one."""
-    content = b""
-    body = {"model": "small", "stream": True, "messages": [{"role": "user", "content": "Hi!"}], **fields}
-    async with gateway.http.stream("POST", "/v1/chat/completions", json=body, headers=key.headers) as answer:
-        try:
-            async for piece in answer.aiter_raw():
-                content += piece
-        except httpx.RemoteProtocolError:
-            return content, False
-    return content, True
-
-
 def told(answer: httpx.Response) -> Any:
     return answer.json()["error"]
 
@@ -71,7 +59,9 @@ def told(answer: httpx.Response) -> Any:
 
 
 async def test_an_answer_comes_as_it_was_sent(gateway: Running, key: Key) -> None:
-    body = json.dumps({"id": "x", "choices": [{"message": {"content": "é😀\u2028"}}], "vendor": {"a": [1.50]}, "usage": USAGE})
+    body = json.dumps(
+        {"id": "x", "choices": [{"message": {"content": "é😀\u2028"}}], "vendor": {"a": [1.50]}, "usage": USAGE}
+    )
     gateway.upstream.will(whole(body.encode()))
 
     answer = await gateway.chat(key)
@@ -190,15 +180,17 @@ async def test_a_provider_that_asks_to_wait_long_is_passed_on_with_a_bearable_ti
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_a_secret_in_a_providers_words_is_not_passed_on(gateway: Running, key: Key, streamed: bool) -> None:
-    words = "Incorrect API key provided: sk-provider-canary-0123456789abcdef."
-    gateway.upstream.will(error(400, words))
+async def test_a_secret_in_a_refusal_is_not_passed_on(gateway: Running, key: Key, streamed: bool) -> None:
+    gateway.upstream.will(error(400, SECRET_WORDS))
+
     assert "canary" not in (await gateway.chat(key, stream=streamed)).text
 
-    gateway.upstream.will(
-        [STREAM_HEAD, chunked(delta("a")), chunked(b'data: {"error": {"message": "%s"}}\n\n' % words.encode()), LAST_CHUNK]
-    )
-    content, clean = await received(gateway, key)
+
+async def test_a_secret_in_a_streams_error_is_not_passed_on(gateway: Running, key: Key) -> None:
+    go_on = asyncio.Event()
+    event = b'data: {"error": {"message": "%s"}}\n\n' % SECRET_WORDS.encode()
+    gateway.upstream.will([*broken_stream(delta("a"), go_on, event), LAST_CHUNK])
+    content, clean = await gateway.stream(key, go_on)
     assert (b"canary" in content, clean) == (False, False)
 
 
@@ -206,14 +198,14 @@ async def test_a_secret_in_a_providers_words_is_not_passed_on(gateway: Running, 
 
 
 async def test_a_stream_comes_as_it_was_sent_but_for_the_usage(gateway: Running, key: Key) -> None:
-    content, clean = await received(gateway, key)
+    content, clean = await gateway.stream(key)
 
     assert (content, clean) == (delta("Hello") + delta(" there") + delta("!") + delta(finish="stop") + DONE, True)
     assert gateway.upstream.asked[0].body["stream_options"] == {"include_usage": True}
 
 
 async def test_a_caller_who_asks_for_the_usage_gets_it(gateway: Running, key: Key) -> None:
-    content, _ = await received(gateway, key, stream_options={"include_usage": True})
+    content, _ = await gateway.stream(key, stream_options={"include_usage": True})
 
     assert content.endswith(usage_event() + DONE)
 
@@ -239,23 +231,24 @@ async def test_an_event_is_passed_on_before_the_next_one_comes(gateway: Running,
 
 
 BROKEN: dict[str, tuple[Answer, bytes]] = {
-    "reset": (broken_stream(delta("a"), Ending.RESET), b"upstream_failed"),
-    "closed": (broken_stream(delta("a"), Ending.CLOSE), b"upstream_failed"),
-    "closed in an event": (broken_stream(delta("a"), b'data: {"choices"', Ending.CLOSE), b"upstream_failed"),
-    "ended early": ([*broken_stream(delta("a")), LAST_CHUNK], b"ended early"),
-    "ended in an event": ([*broken_stream(delta("a"), delta(finish="stop")[:-9]), LAST_CHUNK], b"in the middle"),
-    "an error event": ([*broken_stream(delta("a"), b'data: {"error": "full"}\n\n', DONE), LAST_CHUNK], b"full"),
-    "ended after the usage": ([*broken_stream(delta("a"), usage_event()), LAST_CHUNK], b"ended early"),
+    "reset": ([Ending.RESET], b"broke off"),
+    "closed": ([Ending.CLOSE], b"broke off"),
+    "closed in an event": ([chunked(b'data: {"choices"'), Ending.CLOSE], b"broke off"),
+    "ended early": ([LAST_CHUNK], b"ended early"),
+    "ended in an event": ([chunked(delta(finish="stop")[:-9]), LAST_CHUNK], b"in the middle"),
+    "an error event": ([chunked(b'data: {"error": "full"}\n\n'), chunked(DONE), LAST_CHUNK], b"full"),
+    "ended after the usage": ([chunked(usage_event()), LAST_CHUNK], b"ended early"),
 }
 
 
-@pytest.mark.parametrize(("answer", "words"), BROKEN.values(), ids=BROKEN.keys())
+@pytest.mark.parametrize(("rest", "words"), BROKEN.values(), ids=BROKEN.keys())
 async def test_a_stream_that_breaks_never_looks_like_one_that_ends(
-    gateway: Running, key: Key, answer: Answer, words: bytes
+    gateway: Running, key: Key, rest: Answer, words: bytes
 ) -> None:
-    gateway.upstream.will(answer)
+    go_on = asyncio.Event()
+    gateway.upstream.will([STREAM_HEAD, chunked(delta("a")), go_on, *rest])
 
-    content, clean = await received(gateway, key)
+    content, clean = await gateway.stream(key, go_on)
 
     assert not clean
     assert content.startswith(delta("a"))
@@ -271,7 +264,7 @@ async def test_a_stream_that_falls_silent_is_told(valkey_socket: str, tmp_path: 
         key = await gateway.create_key()
         gateway.upstream.will(broken_stream(delta("a"), Ending.SILENCE))
 
-        content, clean = await received(gateway, key)
+        content, clean = await gateway.stream(key)
 
     assert not clean
     assert b"upstream_timeout" in content
@@ -280,7 +273,7 @@ async def test_a_stream_that_falls_silent_is_told(valkey_socket: str, tmp_path: 
 async def test_a_stream_without_a_last_done_gets_one(gateway: Running, key: Key) -> None:
     gateway.upstream.will([*broken_stream(delta("a"), delta(finish="stop"), usage_event()), LAST_CHUNK])
 
-    assert await received(gateway, key) == (delta("a") + delta(finish="stop") + DONE, True)
+    assert await gateway.stream(key) == (delta("a") + delta(finish="stop") + DONE, True)
 
 
 async def test_whole_json_in_place_of_a_stream_is_a_bad_gateway(gateway: Running, key: Key) -> None:
@@ -312,9 +305,7 @@ async def test_an_answered_request_is_logged_with_its_usage_and_its_cost(gateway
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_an_answered_caller_is_not_taken_for_one_who_hung_up(
-    gateway: Running, key: Key, streamed: bool
-) -> None:
+async def test_an_answered_caller_is_not_taken_for_one_who_hung_up(gateway: Running, key: Key, streamed: bool) -> None:
     line = await gateway.logged(await gateway.chat(key, stream=streamed))
 
     assert (line["http.response.status_code"], line.get("client_gone")) == (200, None)

@@ -3,13 +3,15 @@ import hashlib
 import os
 import socket
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from raw_http import CHUNKED, OK, TO_THE_END, WHOLE, Line, ask, body_of, raw_server, saying, turns
+from raw_http import CHUNKED, OK, TO_THE_END, WHOLE, Line, ask, body_of, cancelled, raw_server, saying, turns
 
-from gateway.upstream.connection import MAX_HEAD_BYTES, Connection, ConnectionBroken
+from gateway.upstream.connection import MAX_BUFFERED_BYTES, MAX_HEAD_BYTES, Connection, ConnectionBroken
 from gateway.upstream.http1 import HttpClient
 from gateway.upstream.pool import Origin, Pool
 
@@ -80,13 +82,21 @@ class FedTransport(asyncio.Transport):
 
     def __init__(self) -> None:
         super().__init__()
+        self.sent = b""
+        self.reading = True
         self._closing = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Sent."""
+        self.sent += data
 
     def get_write_buffer_size(self) -> int:
         return 0
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
 
     def is_closing(self) -> bool:
         return self._closing
@@ -95,15 +105,23 @@ class FedTransport(asyncio.Transport):
         self._closing = True
 
 
+@contextmanager
+def fed() -> Iterator[tuple[Connection, FedTransport]]:
+    """A connection whose peer the test plays."""
+    transport = FedTransport()
+    with socket.socket() as sock:
+        connection = Connection(Pool(55, 1), Origin(False, "127.0.0.1", 1), sock)
+        connection.connection_made(transport)
+        yield connection, transport
+
+
 async def hear(pieces: list[bytes], unasked: bytes = b"") -> tuple[int | None, bytes, str]:
     """Status, body and ending ("end" or "broken") of an answer that arrives in exactly these pieces, then EOF.
 
     `unasked` arrives before the request is sent.
     """
-    origin, pool = Origin(False, "127.0.0.1", 1), Pool[Connection](55, 1)
-    with socket.socket() as sock:
-        connection = Connection(pool, origin, sock)
-        connection.connection_made(FedTransport())
+    status, body = None, b""
+    with fed() as (connection, _):
         if unasked:
             connection.data_received(unasked)
         exchange = asyncio.create_task(connection.exchange(b"POST / HTTP/1.1\r\n\r\n", b""))
@@ -114,15 +132,12 @@ async def hear(pieces: list[bytes], unasked: bytes = b"") -> tuple[int | None, b
         connection.connection_lost(None)
         try:
             response = await exchange
-        except ConnectionBroken:
-            return None, b"", "broken"
-        body = b""
-        try:
+            status = response.status
             while (piece := await response.read()) is not None:
                 body += piece
         except ConnectionBroken:
-            return response.status, body, "broken"
-        return response.status, body, "end"
+            return status, body, "broken"
+    return status, body, "end"
 
 
 ANSWERS = [
@@ -155,6 +170,22 @@ async def test_a_byte_at_a_time_gives_the_whole_answer(answer: bytes) -> None:
 @pytest.mark.parametrize("unasked", [WHOLE, b"HTTP/1.1", b"220 smtp.example ESMTP\r\n"])
 async def test_what_came_before_the_request_does_not_answer_it(unasked: bytes) -> None:
     assert await hear([WHOLE], unasked) == (None, b"", "broken")
+
+
+async def test_what_comes_after_a_break_does_not_mend_it() -> None:
+    reason = b"a" * 1000
+
+    assert await hear([b"HTTP/1.1 200 ", *[reason] * 70, b"\r\ncontent-length: 0\r\n\r\n"]) == (None, b"", "broken")
+
+
+async def test_a_connection_that_has_ended_is_not_kept_count_of() -> None:
+    pool = Pool[Connection](55, 1)
+    with socket.socket() as sock:
+        connection = Connection(pool, Origin(False, "127.0.0.1", 1), sock)
+        pool.add(connection)
+        connection.connection_lost(None)
+
+    assert len(pool) == 0
 
 
 # What breaks off
@@ -357,3 +388,45 @@ async def test_the_rest_of_a_body_is_sent_on_under_an_early_answer(client: HttpC
         response = await client.post(server.url(), {}, body)
         assert await body_of(response) == b"all"
         response.release()
+
+
+async def test_a_large_body_is_handed_over_only_as_fast_as_the_transport_takes_it() -> None:
+    head, body = b"POST / HTTP/1.1\r\n\r\n", os.urandom(2**20)
+    with fed() as (connection, transport):
+        connection.pause_writing()
+        exchange = asyncio.create_task(connection.exchange(head, body))
+        await asyncio.sleep(0)
+        assert transport.sent == head
+
+        connection.resume_writing()
+        assert transport.sent == head + body
+
+        await cancelled(exchange)
+
+
+async def test_the_peer_has_to_wait_only_while_much_is_unread() -> None:
+    with fed() as (connection, transport):
+        exchange = asyncio.create_task(connection.exchange(b"POST / HTTP/1.1\r\n\r\n", b""))
+        await asyncio.sleep(0)
+        connection.data_received(TO_THE_END + bytes(MAX_BUFFERED_BYTES + 1))
+        response = await exchange
+        waits = [transport.reading]
+        await response.read()
+        waits.append(transport.reading)
+        connection.data_received(b"a little")
+        waits.append(transport.reading)
+
+    assert waits == [False, True, True]
+
+
+async def test_a_peer_that_ends_its_side_during_an_upload_is_not_sent_the_rest(client: HttpClient) -> None:
+    async def talk(line: Line) -> None:
+        await line.reader.readuntil(b"\r\n\r\n")
+        line.writer.write_eof()
+        await answered.wait()
+
+    answered = asyncio.Event()
+    async with raw_server(talk) as server:
+        with pytest.raises(ConnectionBroken, match="too early"):
+            await client.post(server.url(), {}, bytes(20 * 2**20))
+        answered.set()

@@ -109,10 +109,9 @@ async def test_a_stream_comes_in_pieces_as_they_are_sent(provider: FakeUpstream)
     provider.will([STREAM_HEAD, chunked(delta("a")), go_on, chunked(DONE), LAST_CHUNK])
 
     async with opened() as upstream, upstream.send(call(provider.port), reservation(), FakeCaller()) as answer:
-        pieces = answer.chunks()
-        assert await anext(pieces) == delta("a")
+        assert await answer.read() == delta("a")
         go_on.set()
-        assert b"".join([piece async for piece in pieces]) == DONE
+        assert await answer.body() == DONE
     assert answer.content_type == "text/event-stream"
 
 
@@ -371,12 +370,11 @@ async def test_a_caller_who_hangs_up_is_waited_for_as_long_as_the_drain_allows(p
     caller = FakeCaller()
 
     async with opened(drain=NEVER) as upstream, upstream.send(call(provider.port), reservation(), caller) as answer:
-        pieces = answer.chunks()
-        await anext(pieces)
+        await answer.read()
         caller.hang_up()
         go_on.set()
 
-        assert b"".join([piece async for piece in pieces]) == DONE
+        assert await answer.body() == DONE
 
 
 @pytest.mark.parametrize("answer", [[Ending.SILENCE], broken_stream(delta("a"), Ending.SILENCE)])
@@ -405,7 +403,7 @@ async def test_a_caller_who_takes_no_bytes_ends_the_attempt(provider: FakeUpstre
 
 async def relayed_to_nobody(upstream: Upstream, port: int) -> None:
     async with upstream.send(call(port), reservation(), FakeCaller()) as answer:
-        await anext(answer.chunks())
+        await answer.read()
         await asyncio.Event().wait()  # a write that does not end
 
 

@@ -170,6 +170,21 @@ async def test_a_connection_that_is_not_to_be_kept_or_has_bytes_left_over_is_clo
     assert server.connections == 2
 
 
+async def test_a_connection_is_not_used_again_while_a_part_of_the_response_is_still_to_come(client: HttpClient) -> None:
+    async def talk(line: Line) -> None:
+        await line.request()
+        await line.say(CHUNKED + b"5\r\nhello\r\n")
+        await line.ended()
+
+    async with raw_server(talk) as server:
+        for _ in range(2):
+            response = await client.post(server.url(), {}, b"{}")
+            assert await response.read() == b"hello"
+            response.release()
+
+    assert server.connections == 2
+
+
 async def test_bytes_that_nobody_asked_for_end_an_idle_connection(client: HttpClient) -> None:
     async def talk(line: Line) -> None:
         await line.request()
@@ -204,12 +219,12 @@ async def test_a_connection_the_peer_has_ended_is_not_used_even_before_the_loop_
         first = asyncio.create_task(ask(client, url))
         line = await asyncio.to_thread(answer_once, listener)
         assert await first == b"hello"
+        answering = asyncio.get_running_loop().run_in_executor(None, answer_once, listener)
         if reset:
             line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         line.close()
-
-        second = client.post(url, {}, b"{}")  # nothing is awaited between the peer's end and this
-        response, line = await asyncio.gather(second, asyncio.to_thread(answer_once, listener))
+        response = await client.post(url, {}, b"{}")  # looks for a connection before the loop turns again
+        line = await answering
         assert await body_of(response) == b"hello"
         response.release()
         line.close()
