@@ -149,6 +149,7 @@ class Gateway:
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         """Run the ledger's background work while serving; at the end, give what was spent a chance to be booked."""
         async with AsyncExitStack() as stack:
+            stack.callback(self._journal.close)
             stack.callback(self._counter.close)
             stack.push_async_callback(self._redis.aclose)
             stack.push_async_callback(self._bill.close)
@@ -192,7 +193,7 @@ class Gateway:
         return await exposition(self._metrics, self._budget_rows.read)
 
 
-def _redis(url: str) -> "Redis":
+def _redis(url: str) -> Redis:
     """For what is off the requests' path; redis-py's own retries and time-outs would keep people waiting."""
     return Redis.from_url(url, socket_timeout=ADMIN_PATIENCE, retry=Retry(NoBackoff(), 0))
 

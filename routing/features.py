@@ -17,6 +17,7 @@ Features = Mapping[str, float]
 
 _EASY = frozenset({"transform", "extract", "summarise", "recall", "chat", "small_write", "howto", "agent_small"})
 _HARD = frozenset({"implement", "prove", "solve", "debug", "design", "analyse", "compare", "decide", "plan", "why"})
+_COMMANDED = frozenset({"transform", "extract", "agent_small"})
 _SHAPE = (
     "words", "context", "terse", "no_ask", "parts", "clauses", "questions", "numbers", "maths_signs", "inline_code",
     "yes_no_question", "wh_question", "statement", "long_words",
@@ -24,7 +25,8 @@ _SHAPE = (
 _PASTED = ("payload", "payload_code", "payload_easy", "payload_hard")
 _COMBINED = (
     "fact_question", "bare_question", "fact_about_field", "related_numbers", "hard_and_terse", "several_hard",
-    "code_question", "plain_and_short", "technical_product",
+    "code_question", "plain_and_short", "technical_product", "diagnosis", "paradox", "stock_error", "curious_why",
+    "plain_explanation", "ordinary_code", "ordinary_writing", "ordinary_plan", "told_then_small", "formula_task",
 )  # fmt: skip
 NAMES = (
     *(f"has:{name}" for name in CLASSES),
@@ -35,7 +37,12 @@ NAMES = (
 )
 """Every feature that may carry a weight. Besides these, `no_request` and `only_go_on` say what is missing."""
 
-_MATHS = re.compile(r"[=≤≥≠∫∑√^∞∀∃]|\b[a-z]\([a-z](?:,\s*[a-z])*\)|\b\d*[a-z]\s*[+*/]\s*\d|\|[^|\n]{1,20}\|")
+_MATHS = re.compile(
+    r"[=≤≥≠∫∑√^∞∀∃∈→⇒]|[<>!]=|->|=>|\b[A-Za-z]\([A-Za-z0-9](?:\s*[,|=<>]\s*[A-Za-z0-9]+)*\)|\b\d*[a-z]\s*[+*/]\s*\d"
+    r"|\d[a-z]\b|\b[a-z]'{1,2}(?=\s*[-+=(])|\b[EP]\[|\|[^|\n]{1,20}\||\\[a-z]+|\[\[|\bd[xyt]\b|\b[a-z]!"
+    r"|\bO\([^)\n]{1,20}\)|\b(?:sin|cos|tan|ln|log|exp|sqrt|lim|sum|mod)\b\s*[\^(_]?"
+)
+"""Formulas as they are typed: signs, `f(x)`, `2x`, `y''`, `E[..]`, TeX, `dx`, `n!`, `O(n)`, names of functions."""
 _INLINE_CODE = re.compile(r"`[^`\n]+`|\w\(\)|\w\.\w+\(|[a-z]_[a-z]|\wError\b")
 _WH_QUESTION = re.compile(
     r"^(?:(?:and|so|hey|please|in|at|on) )*(?:what(?:'?s| is| are| was| does| do)?|who|when|where|which"
@@ -45,6 +52,21 @@ _WH_QUESTION = re.compile(
 )
 _YES_NO = re.compile(
     r"^(?:is|are|was|were|does|do|did|can|could|should|will|would|has|have|must|ist|sind|kann|soll|est-ce|es|è)\b",
+    re.IGNORECASE,
+)
+_WHY = re.compile(
+    r"\b(?:why|how come|how (?:is|can|could) (?:that|it|this|both)|how is (?:it|that) possible|what (?:could|might|would|may)"
+    r" (?:it be|be|explain|cause)|what(?:'?s| is| went) (?:\w+ )?wrong|what(?:'?s| is) (?:really )?(?:going on|happening)"
+    r"|where (?:does it|is it|do i look|to look)|root cause|reason|warum|wieso|pourquoi|por qué|perché|почему)\b|为什么",
+    re.IGNORECASE,
+)
+_ERROR_NAME = re.compile(
+    r"\b[A-Z]\w*(?:Error|Exception)\b|\b(?:error|ERR!?|code|exit)\b.{0,12}\d{2,}|#(?:N/A|REF|VALUE)|\b[45]\d\d\b"
+    r"|\b(?:says|message|error:?) *\"|\bcors\b",
+)
+_SUBORDINATE = re.compile(
+    r"\b(?:when|whenever|if|because|since|after|before|while|although|unless|that|which|who|whose|where|as soon as"
+    r"|wenn|weil|dass|quand|parce|cuando|porque)\s[^,;:.?!\n]*",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n+")
@@ -83,11 +105,18 @@ class FeatureReader:
         features |= _shape(views.instruction, sentences, asks)
         features |= _beside(views, lead, counts)
         features |= _combined(features, counts, asks)
+        features |= _puzzling(views.instruction, counts, sum(len(sentence.words) for sentence in sentences))
+        features |= _ordinary(features, counts)
         return {name: value for name, value in features.items() if value}
 
     def _sentence(self, text: str) -> _Sentence:
+        """Small operations count in the main clause only, and never in a question for a reason."""
         words = words_of(text)
         found = self._lexicon.classes(words)
+        main = "" if _WHY.match(text.strip()) else _SUBORDINATE.sub(" ", text)
+        if main != text:
+            commanded = {name for here in self._lexicon.classes(words_of(main)) for name in here}
+            found = [[name for name in here if name not in _COMMANDED or name in commanded] for here in found]
         return _Sentence(text.strip(), words, [name for here in found for name in here], self._lexicon.first(found))
 
 
@@ -130,17 +159,17 @@ def _combined(features: Features, counts: Counter[str], asks: list[_Sentence]) -
     """What only means something together: a hard word in a question of fact, numbers under conditions…"""
     words = sum(len(sentence.words) for sentence in asks)
     hard = len(_HARD & counts.keys())
-    field = not counts.keys().isdisjoint(("formal", "systems", "professional"))
+    field = not counts.keys().isdisjoint(_EXPERT)
     bound = not counts.keys().isdisjoint(("limit", "condition", "quantified"))
     on_code = bool(features["payload_code"])
     question = bool(features["wh_question"]) and words <= 14 and not on_code
     loose = not bound and counts.keys().isdisjoint(("why", "hypothetical", "linked"))
     return {
         "fact_question": float(question and not hard),
-        "bare_question": float(question and loose and len(asks) == 1 and not features["maths_signs"]),
+        "bare_question": float(question and loose and len(asks) == 1 and features["maths_signs"] <= 1),
         "fact_about_field": float(question and not hard and field),
         "related_numbers": features["numbers"] * bound,
-        "hard_and_terse": float(hard > 0 and words <= 12),
+        "hard_and_terse": float(hard > 0 and words <= 12 and field),
         "several_hard": _root(hard - 1, 9),
         "code_question": float(on_code and not features["payload_easy"]),
         "plain_and_short": float(not hard and not field and words <= 12),
@@ -149,7 +178,43 @@ def _combined(features: Features, counts: Counter[str], asks: list[_Sentence]) -
     }
 
 
-_TECHNICAL = frozenset({"formal", "systems", "implement"})
+def _puzzling(instruction: str, counts: Counter[str], words: int) -> dict[str, float]:
+    """Whether something behaves as it should not, and its cause is asked for; or only a well-known message is shown."""
+    why = "why" in counts or bool(_WHY.search(instruction))
+    symptom = "symptom" in counts or "debug" in counts
+    known = bool(_ERROR_NAME.search(instruction)) and "contrast" not in counts
+    plain = not symptom and counts.keys().isdisjoint((*_EXPERT, "software", "first_person", "limit", "contrast"))
+    return {
+        "diagnosis": float(why and symptom and not known),
+        "paradox": float("contrast" in counts and (symptom or why)),
+        "stock_error": float(known and not why),
+        "curious_why": float(why and plain and words <= 12),
+    }
+
+
+def _ordinary(features: Features, counts: Counter[str]) -> dict[str, float]:
+    """Usual kinds of work, as long as nothing makes them unusual."""
+    deep = not counts.keys().isdisjoint(_DEEP)
+    bound = counts["limit"] + counts["condition"]
+    lead = {name for name in OPERATIONS if f"lead:{name}" in features}
+    explained = "explain" in counts and counts.keys().isdisjoint(("why", "limit", "symptom"))
+    small = bool(lead & _EASY) and not deep and not _HARD & counts.keys()
+    return {
+        "plain_explanation": float(explained and not deep),
+        "ordinary_code": float("write_code" in counts and not deep and bound <= 1),
+        "ordinary_writing": float("genre" in counts and bool(lead & _WRITTEN) and not deep),
+        "ordinary_plan": float("plan" in counts and not deep and bound <= 1 and "linked" not in counts),
+        "told_then_small": features["context"] * small,
+        "formula_task": features["maths_signs"] * ("formal" in counts or "prove" in counts),
+    }
+
+
+_EXPERT = ("formal", "systems", "professional", "machinery", "abstract")
+_DEEP = frozenset(
+    {"formal", "systems", "machinery", "prove", "analyse", "hypothetical", "explains_itself", "preserving", "quantified"}
+)
+_WRITTEN = frozenset({"produce", "small_write", "transform", "design", "plan", "write_code"})
+_TECHNICAL = frozenset({"formal", "systems", "machinery"})
 
 
 def _root(count: int, most: int) -> float:

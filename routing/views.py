@@ -8,13 +8,19 @@ import re
 from dataclasses import dataclass
 from itertools import islice
 
-from routing.lexicon import Lexicon
+from routing.lexicon import Lexicon, words_of
 
 CLIP = 3000
 """Characters kept at each end of a long text: what is asked stands at its beginning or at its end."""
 
 ON_PASTED = frozenset({"transform", "extract", "summarise"})
 """Operations that are done on a given text."""
+
+_ANY_TEXT = frozenset({"transform", "summarise"})
+"""Operations that are done on any text, even on one that asks something itself."""
+_THOUGHT = frozenset({"debug", "prove", "solve", "analyse", "design", "implement", "decide", "why"})
+"""Operations that a request goes beyond a small one with."""
+_QUOTES = "\"'“„«"
 
 _MOST_BLOCKS = 100
 _OPENING = re.compile(r"<([a-z]+(?:[-_][a-z]+)+|env)(?:\s[^<>]*)?>", re.IGNORECASE)
@@ -27,6 +33,8 @@ _TOOL_LIST = re.compile(
 _PLAIN = str.maketrans({"\u2019": "'", "\uff1f": "? ", "\uff01": "! ", "\u3002": ". ", "\uff1a": ": ", "\r": "\n"})
 _FENCE = re.compile(r"```.*?(?:```|\Z)|\"\"\".*?\"\"\"", re.DOTALL)
 _QUOTED = re.compile(r"[\"“„«]([^\"“”„«»]{60,})[\"”“»]")
+_SHORT_QUOTE = re.compile(r"[\"“„«](?=(?:[^\s\"“”„«»]+\s+){2})([^\"“”„«»]{8,59})[\"”“»]")
+"""Three words at least: material where an operation on a text is asked for, else a part of the request."""
 _BLOCKS = re.compile(r"\n\s*\n")
 _LIST_LINE = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s")
 _CODE_LINE = re.compile(
@@ -65,7 +73,10 @@ class Splitter:
             aside.append(match[0])
             return " \n"
 
-        instruction, pasted = self._blocks(_QUOTED.sub(take, _FENCE.sub(take, text)).strip())
+        text = _QUOTED.sub(take, _FENCE.sub(take, text))
+        if self._points(outside := _SHORT_QUOTE.sub(" ", text)) and outside.strip(" \n.:"):
+            text = _SHORT_QUOTE.sub(take, text)
+        instruction, pasted = self._blocks(text.strip())
         if not (aside or pasted):
             instruction, pasted = self._colon(instruction)
         payload = "\n".join([*aside, pasted]).strip()
@@ -92,8 +103,19 @@ class Splitter:
         head, _, tail = text.partition(":")
         if not tail.strip() or len(head.split()) > 25:
             return text, ""
-        on_text = len(tail.split()) >= 80 or self._lexicon.lead(head) & ON_PASTED
+        lead = self._lexicon.lead(head)
+        complete = bool(lead & _ANY_TEXT) or (bool(lead & ON_PASTED) and not self._asks_on(tail))
+        on_text = len(tail.split()) >= 80 or (complete and not self._thought_about(head))
         return (head, tail) if on_text else (text, "")
+
+    def _asks_on(self, tail: str) -> bool:
+        """Whether what follows a colon asks something itself, unless it is all a quotation."""
+        quoted = tail.strip()[0] in _QUOTES
+        return not quoted and ("?" in tail or self._thought_about(tail))
+
+    def _thought_about(self, text: str) -> bool:
+        """Whether a fault, a proof, a reason is asked for: more than an operation on a text."""
+        return any(not _THOUGHT.isdisjoint(found) for found in self._lexicon.classes(words_of(text)))
 
     def _asks(self, block: str) -> bool:
         if len(block.split()) > 60 or _is_code(block):

@@ -19,7 +19,7 @@ from bank import Server
 from fakes import FakeUpstream, fake_upstream
 
 from budgets.money import from_usd
-from gateway.app import create_app
+from gateway.app import Gateway, create_app
 from gateway.listeners import split_address
 from gateway.server import Limits
 from gateway.server import Server as HttpServer
@@ -62,6 +62,7 @@ class Running:
     port: int
     config: Path
     log: io.BytesIO
+    app: Gateway
     _server: HttpServer
 
     async def admin(self, method: str, path: str, body: Any = None) -> httpx.Response:
@@ -153,6 +154,10 @@ class Running:
                     return dict(found)
                 await asyncio.sleep(0)
 
+    def stop(self) -> None:
+        """Have it end, once all that is under way is answered."""
+        self._server.stop()
+
     def fresh(self) -> "Running":
         """Itself, with a provider that has forgotten what it was told and asked."""
         self.upstream.forget()
@@ -194,9 +199,10 @@ async def running(redis_url: str, folder: Path, **sections: Any) -> AsyncIterato
         await asyncio.wait([serving, asyncio.create_task(started.wait())], return_when=asyncio.FIRST_COMPLETED)
         try:
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as http:
-                yield Running(http, upstream, port, config, log, server)
+                yield Running(http, upstream, port, config, log, app, server)
         finally:
-            server.stop()
+            if not server.should_exit:
+                server.stop()
             await serving
             writer.close()
 

@@ -61,7 +61,7 @@ class Edge:
 
     def _request_id(self, scope: Scope) -> str:
         """The caller's own id where it is harmless, so that both sides' logs can be matched; else a new one."""
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
+        given = dict(scope["headers"]).get(b"x-request-id")
         return given.decode() if given and _REQUEST_ID.fullmatch(given) else self._new_id()
 
     async def _model_request(self, exchange: Exchange, operation_name: str, endpoint: Endpoint) -> None:

@@ -64,7 +64,8 @@ class Answer:
 
         Raises ConnectionBroken where it breaks off or has more bytes than allowed.
         """
-        self._patience.expect(self._limits.idle_timeout)
+        if not self._response.ready:
+            self._patience.expect(self._limits.idle_timeout)
         piece = await self._response.read()
         self._patience.rest()
         self._size_bytes += len(piece or b"")

@@ -12,7 +12,7 @@ from routing.deployment import Alias
 OPENAI = {"kind": "openai", "base_url": "https://api.openai.com/v1", "api_key": "sk-openai-canary-0123456789"}
 LOCAL = {"kind": "openai", "base_url": "http://127.0.0.1:8801/v1"}
 TOYS = {"kind": "sandbox", "base_url": "http://127.0.0.1:9/v1", "api_key": "token"}
-MODELS = {
+MODELS: dict[str, dict[str, Any]] = {
     "mini": {"provider": "openai", "model": "gpt-4o-mini"},
     "own": {"provider": "local", "model": "smollm2", "price": {"input": "1", "output": "2"}, "weight": 3},
     "mystery": {"provider": "local", "model": "nobody-knows-this-one"},

@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +33,11 @@ ROUTES = {
 }
 
 
+def configured(models: Any, routes: Any) -> Settings:
+    providers = {"acme": LOCAL}
+    return Settings.model_validate({"data_dir": "unused", "providers": providers, "models": models, "routes": routes})
+
+
 @pytest.fixture(scope="module")
 def prices() -> PriceBook:
     return PriceBook.load()
@@ -41,7 +45,7 @@ def prices() -> PriceBook:
 
 @pytest.fixture
 def planner(prices: PriceBook) -> Planner:
-    settings = Settings(data_dir=Path("unused"), providers={"acme": LOCAL}, models=MODELS, routes=ROUTES)
+    settings = configured(MODELS, ROUTES)
     return Planner(Catalog(settings, prices), Health(), lambda: 1_000.0)
 
 
@@ -84,7 +88,7 @@ def test_what_has_failed_comes_last(planner: Planner) -> None:
 
 def test_a_context_that_is_too_small_is_left_out(prices: PriceBook) -> None:
     models = {**MODELS, "large": model({"input": "3", "output": "15"}, context_window=1_000)}
-    settings = Settings(data_dir=Path("unused"), providers={"acme": LOCAL}, models=models, routes=ROUTES)
+    settings = configured(models, ROUTES)
     planner = Planner(Catalog(settings, prices), Health(), lambda: 1_000.0)
 
     assert order(planner, asking("pair", "x" * 8_000)) == ["small"]
@@ -101,7 +105,7 @@ def test_a_name_that_is_not_served_is_told_with_those_that_are(planner: Planner)
 
 def test_another_catalog_serves_from_the_next_request_on(planner: Planner, prices: PriceBook) -> None:
     before = planner.plan(asking("small"), None)
-    settings = Settings(data_dir=Path("unused"), providers={"acme": LOCAL}, models={"new": MODELS["small"]})
+    settings = configured({"new": MODELS["small"]}, {})
 
     planner.catalog = Catalog(settings, prices)
 

@@ -167,7 +167,7 @@ async def test_a_harmless_request_id_is_kept(gateway: Running, given: str, metho
 )
 @pytest.mark.parametrize(("method", "path"), [("POST", CHAT), ("GET", "/healthz")])
 async def test_any_other_request_id_is_replaced(gateway: Running, given: str | None, method: str, path: str) -> None:
-    headers = {} if given is None else {"x-request-id": given.encode()}
+    headers = {} if given is None else {b"x-request-id": given.encode()}
 
     (request_id,) = (await gateway.http.request(method, path, headers=headers)).headers.get_list("x-request-id")
 

@@ -1,3 +1,5 @@
+from collections.abc import AsyncIterator
+
 import pytest
 from running import ADMIN_KEY, Running
 
@@ -48,7 +50,7 @@ async def test_a_body_needs_no_content_type(gateway: Running) -> None:
 
 @pytest.mark.parametrize("declared", [True, False])
 async def test_a_body_that_is_too_large_is_refused_before_anybody_is_known(gateway: Running, declared: bool) -> None:
-    async def pieces():  # type: ignore[no-untyped-def]
+    async def pieces() -> AsyncIterator[bytes]:
         for _ in range(11):
             yield b"x" * 2**20
 

@@ -236,7 +236,7 @@ async def test_a_provider_that_falls_silent_is_left_and_the_cost_is_unknown(
 ) -> None:
     provider.will(answer)
 
-    failed, held = await failure(provider.port, **{deadline: SOON})
+    failed, held = await failure(provider.port, None, **{deadline: SOON})
 
     assert failed.kind == "timeout"
     assert unknown(held)
