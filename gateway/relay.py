@@ -68,7 +68,7 @@ class Relay:
             raise InvalidAnswer(f"{answer.content_type[:60] or 'something'} instead of a stream of events")
         stream = ChatStream(wants_usage=quote.request.wants_usage, n=quote.request.n)
         try:
-            while (chunk := await answer.read()) is not None:
+            while not stream.done and (chunk := await answer.read()) is not None:
                 await self._pass(stream.feed(chunk), quote)
             await self._pass(stream.finish(), quote)
         finally:
@@ -76,6 +76,7 @@ class Relay:
             self._record.response_model = stream.response_model
             self._book(stream.usage if stream.complete else None, quote, reservation)
         await self._client.end()
+        await answer.linger()
 
     async def _pass(self, events: bytes, quote: Quote) -> None:
         if not events:

@@ -26,7 +26,8 @@ _PASTED = ("payload", "payload_code", "payload_easy", "payload_hard")
 _COMBINED = (
     "fact_question", "bare_question", "fact_about_field", "related_numbers", "hard_and_terse", "several_hard",
     "code_question", "plain_and_short", "technical_product", "diagnosis", "paradox", "stock_error", "curious_why",
-    "plain_explanation", "ordinary_code", "ordinary_writing", "ordinary_plan", "told_then_small", "formula_task",
+    "plain_explanation", "ordinary_code", "ordinary_writing", "ordinary_plan", "school_maths",
+    "usual_load", "told_then_small", "formula_task",
 )  # fmt: skip
 NAMES = (
     *(f"has:{name}" for name in CLASSES),
@@ -69,6 +70,12 @@ _SUBORDINATE = re.compile(
     r"|wenn|weil|dass|quand|parce|cuando|porque)\s[^,;:.?!\n]*",
     re.IGNORECASE,
 )
+_SCHOOL = re.compile(
+    r"\b(?:solve|factori[sz]e|simplify|expand|differentiate|derivative of|l[öo]se|resuelve|résous)\s+(?:for \w+:?\s*)?"
+    r"[-+*/^=().\d\sa-z]{2,40}(?:[.?!,]|$|and\b|by\b|show\b)|\b(?:mean|median|average|percent|discount|interest|speed)\b",
+    re.IGNORECASE,
+)
+"""What school asks: an equation in one unknown, a mean, a percentage."""
 _SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n+")
 _CLAUSE_END = re.compile(r"[.!?;:\n]|,\s*(?:and\s|then\s|und\s|y\s|et\s)?|\b(?:and|then|und|et|y)\b")
 
@@ -106,7 +113,7 @@ class FeatureReader:
         features |= _beside(views, lead, counts)
         features |= _combined(features, counts, asks)
         features |= _puzzling(views.instruction, counts, sum(len(sentence.words) for sentence in sentences))
-        features |= _ordinary(features, counts)
+        features |= _ordinary(features, counts, asks)
         return {name: value for name, value in features.items() if value}
 
     def _sentence(self, text: str) -> _Sentence:
@@ -192,19 +199,44 @@ def _puzzling(instruction: str, counts: Counter[str], words: int) -> dict[str, f
     }
 
 
-def _ordinary(features: Features, counts: Counter[str]) -> dict[str, float]:
-    """Usual kinds of work, as long as nothing makes them unusual."""
-    deep = not counts.keys().isdisjoint(_DEEP)
-    bound = counts["limit"] + counts["condition"]
+def _ordinary(features: Features, counts: Counter[str], asks: list[_Sentence]) -> dict[str, float]:
+    """Usual kinds of work. `usual_load` takes back what their many words and conditions would otherwise add."""
     lead = {name for name in OPERATIONS if f"lead:{name}" in features}
-    explained = "explain" in counts and counts.keys().isdisjoint(("why", "limit", "symptom"))
-    small = bool(lead & _EASY) and not deep and not _HARD & counts.keys()
+    deep = not counts.keys().isdisjoint(_DEEP)
+    strict = counts["limit"] + counts["condition"] + counts["preserving"] > 2 or "symptom" in counts or "why" in counts
+    asked = {name for sentence in asks for name in sentence.classes}
+    kinds = {
+        "plain_explanation": "explain" in counts and asked.isdisjoint(_BEYOND_EXPLAINING),
+        "ordinary_code": "write_code" in counts and not deep,
+        "ordinary_writing": "genre" in counts and bool(lead & _WRITTEN) and "analyse" not in counts,
+        "ordinary_plan": "plan" in counts and not deep,
+        "school_maths": bool(features["maths_signs"] or features["numbers"]) and any(_SCHOOL.search(sentence.text) for sentence in asks),
+    }
+    usual = {name: float(found and not strict) for name, found in kinds.items()}
+    load = features["words"] + features["clauses"] + features["parts"] + features["numbers"] / 2 + features["maths_signs"] / 2
     return {
-        "plain_explanation": float(explained and not deep),
-        "ordinary_code": float("write_code" in counts and not deep and bound <= 1),
-        "ordinary_writing": float("genre" in counts and bool(lead & _WRITTEN) and not deep),
-        "ordinary_plan": float("plan" in counts and not deep and bound <= 1 and "linked" not in counts),
-        "told_then_small": features["context"] * small,
+        **usual,
+        "usual_load": (load + sum(features.get(f"has:{mark}", 0.0) for mark in _LOADS)) * any(usual.values()),
+        "told_then_small": features["context"] * bool(asked & _SMALL_ASKS and not _HARD & counts.keys()),
+        "formula_task": features["maths_signs"] * ("formal" in counts or "prove" in counts),
+    }
+
+
+_EXPERT = ("formal", "systems", "professional", "machinery", "abstract")
+_DEEP = frozenset({"formal", "systems", "machinery", "prove", "analyse", "explains_itself"})
+_BEYOND_EXPLAINING = frozenset({"why", "limit", "symptom", "prove", "debug", "hypothetical", "decide", "analyse", "abstract"})
+_SMALL_ASKS = frozenset({"transform", "extract", "summarise", "recall", "small_write", "agent_small", "brief"})
+_LOADS = ("limit", "condition", "quantified")
+_WRITTEN) and "analyse" not in counts,
+        "ordinary_plan": "plan" in counts and not deep,
+        "school_maths": bool(features["maths_signs"] or features["numbers"]) and any(_SCHOOL.search(sentence.text) for sentence in asks),
+    }
+    usual = {name: float(found and not strict) for name, found in kinds.items()}
+    load = features["words"] + features["clauses"] + features["parts"] + features["numbers"] / 2 + features["maths_signs"] / 2
+    return {
+        **usual,
+        "usual_load": (load + sum(features.get(f"has:{mark}", 0.0) for mark in _LOADS)) * any(usual.values()),
+        "told_then_small": features["context"] * bool(asked & _SMALL_ASKS and not _HARD & counts.keys()),
         "formula_task": features["maths_signs"] * ("formal" in counts or "prove" in counts),
     }
 

@@ -112,7 +112,7 @@ _MARKS = {
         flips flip vanish* disappear* slower faster forever endless* infinite_loop never_ends never_end never_stops
         not_used ignored twice duplicate* deadlock* hangs freez* stuck grows climbs rises drops spikes lag lags nan
         inf wrong_sign off_by off-by-one sometimes occasionally randomly intermittent* flaky one_time once_in
-        every_night leaks overflow segfault* corrupt* lost missing blank stale out_of_memory differs
+        leaks overflow segfault* corrupt* lost missing blank stale out_of_memory differs
         different_results inconsistent passes_locally fails_on only_when only_with only_if only_in only_on
         only_after only_under since_the not_anymore no_longer gets_slower got_slower got_worse keeps_growing
         nur_wenn nur_bei seulement solo_cuando langsamer doppelt doublons""",
@@ -171,12 +171,13 @@ _FIELDS = {
         server* database* api apis deploy* memory endpoint* git github npm docker* nginx python javascript
         typescript java react vue node rust golang pandas sql html css json csv yaml bash excel sheets browser app
         website graphql grpc rest_api oauth http https tcp udp linux windows postgres* mysql redis kubernetes
-        fastapi flask django express ssh debian ubuntu""",
+        fastapi flask django express ssh debian ubuntu
+        backup* folder""",
     "systems": """
         distributed concurren* thread* lock locks mutex race latency throughput shard* replica* failover
         transaction* cache* caching scaling scale scales scalab* queue* consensus partition* goroutine* coroutine*
         failures cluster* load microservice* monolith* multi-tenant tenant* cpu index indexes kafka protocol*
-        encrypt* token* permission* backup* sync* real-time event-sourced p99 performance overflow pipeline*""",
+        encrypt* token* permission* sync* real-time event-sourced p99 performance overflow pipeline*""",
     "professional": """
         contract* clause* liabil* lawsuit* tax taxes taxation mortgage* invest investment* investor* portfolio*
         pension* loan* churn margin* pricing competitor* compliance regulat* policy stakeholder* clinical* diagnos*

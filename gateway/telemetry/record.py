@@ -92,10 +92,10 @@ class RequestRecord:
         self.sent_at = self.clock()
 
     def booked(self, usage: Usage, cost: NanoUSD | None, baseline_cost: NanoUSD | None) -> None:
-        """The upstream billed `usage`; None where a price is unknown."""
+        """An attempt used `usage`; the costs are None where a price is unknown. Those of several attempts add up."""
         self.usage = usage
-        self.cost = cost
-        self.baseline_cost = baseline_cost
+        self.cost = _sum(self.cost, cost)
+        self.baseline_cost = _sum(self.baseline_cost, baseline_cost)
 
     def refused(self, reason: str) -> None:
         """The gateway itself said no; `reason` is a short code such as `budget` or `unknown_key`."""
@@ -261,6 +261,10 @@ def _fields(record: RequestRecord, seconds: float) -> dict[str, object]:
         semconv.OVERHEAD: record.overhead and round(record.overhead, 6),
         semconv.TIME_TO_FIRST_TOKEN: record.first_byte_at and round(record.first_byte_at - record.started, 6),
     }
+
+
+def _sum(before: NanoUSD | None, more: NanoUSD | None) -> NanoUSD | None:
+    return before if more is None else (before or 0) + more
 
 
 def _cleaned(text: str | None) -> str | None:

@@ -16,6 +16,8 @@ from gateway.upstream.http1 import ConnectFailed, ConnectionBroken, HttpClient, 
 from gateway.upstream.refusals import failure_of
 
 MAX_ERROR_BYTES = 64 * 1024
+LINGER = 1.0
+"""Seconds; a connection is not worth waiting longer."""
 POOL_IDLE = 55.0
 """Seconds; shorter than the keep-alive of common load balancers (60 s), so that they are not the first to close."""
 
@@ -72,6 +74,13 @@ class Answer:
         if self._size_bytes > self._limits.max_response_bytes:
             raise ConnectionBroken(f"more than {self._limits.max_response_bytes} bytes")
         return piece
+
+    async def linger(self) -> None:
+        """Let the end of a body that has told all arrive too, so that its connection can be used again."""
+        with contextlib.suppress(ConnectionBroken, TimeoutError):
+            async with asyncio.timeout(LINGER):
+                while await self._response.read() is not None:
+                    pass
 
     async def body(self) -> bytes:
         """The whole body."""

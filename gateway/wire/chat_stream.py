@@ -29,12 +29,13 @@ class ChatStream:
         self.complete = False
         """Whether `usage` is that of the whole answer."""
         self.response_model: str | None = None
+        self.done = False
+        """Whether `[DONE]` has come: nothing after it counts."""
         self.events = 0
         """Events passed on; about one token of output each."""
         self._wants_usage = wants_usage
         self._unfinished = set(range(n))
         self._splitter = sse.EventSplitter()
-        self._done = False
 
     def feed(self, chunk: bytes) -> bytes:
         """What of `chunk`, and of what was waiting, goes to the caller: whole events only.
@@ -49,10 +50,10 @@ class ChatStream:
         Raises StreamError if the stream ended before its answer did: an early end must not look like a clean one.
         """
         rest = self._splitter.rest
-        if not self._done and _is_torn(rest):
+        if not self.done and _is_torn(rest):
             raise StreamError("the stream ended in the middle of an event")
         tail = rest + b"\n\n" if rest.strip() and self._passes(rest) else b""
-        if self._done:
+        if self.done:
             return tail
         if self._unfinished:
             raise StreamError("the stream ended early, without a finish reason and without [DONE]")
@@ -61,7 +62,7 @@ class ChatStream:
 
     def _passes(self, event: bytes) -> bool:
         """Whether the caller gets `event`; what it tells is noted."""
-        if self._done:
+        if self.done:
             return False
         if _NOTABLE(event):
             chunk = _json(event)
@@ -70,7 +71,7 @@ class ChatStream:
             if bare_usage and not self._wants_usage:
                 return False  # asked for by us, not by the caller
         elif b"[DONE]" in event and sse.data_of(event).startswith(b"[DONE]"):
-            self._done = self.complete = True
+            self.done = self.complete = True
         self.events += 1
         return True
 

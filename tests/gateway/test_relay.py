@@ -276,6 +276,18 @@ async def test_a_stream_without_a_last_done_gets_one(gateway: Running, key: Key)
     assert await gateway.stream(key) == (delta("a") + delta(finish="stop") + DONE, True)
 
 
+@pytest.mark.parametrize("ending", [Ending.RESET, Ending.CLOSE])
+async def test_what_happens_after_done_is_no_concern_of_the_caller(
+    gateway: Running, key: Key, ending: Ending
+) -> None:
+    gateway.upstream.will(broken_stream(delta("a"), delta(finish="stop"), usage_event(), DONE, ending))
+
+    content, clean = await gateway.stream(key)
+
+    assert (content, clean) == (delta("a") + delta(finish="stop") + DONE, True)
+    assert (await gateway.money(key)).suspense == 0
+
+
 async def test_whole_json_in_place_of_a_stream_is_a_bad_gateway(gateway: Running, key: Key) -> None:
     gateway.upstream.will(completion())
 

@@ -265,3 +265,11 @@ def test_kinds_of_tokens_add_up_to_what_was_billed(usage: Usage) -> None:
         totals[token_type] += tokens
 
     assert totals == {"input": usage.input_tokens, "output": usage.output_tokens}
+
+
+def test_the_costs_of_several_attempts_add_up(teller: Teller) -> None:
+    with teller.telemetry.request("req_12345678", "chat") as record:
+        record.booked(Usage(10, 5), 700, 900)
+        record.booked(Usage(10, 6), 800, None)
+
+    assert (record.cost, record.baseline_cost) == (1_500, 900)
