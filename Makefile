@@ -5,10 +5,12 @@ RUN     = $(VENV)/bin
 LOCK    = $(RUN)/pip-compile --quiet --generate-hashes --strip-extras --no-header \
           --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options
 
-.PHONY: demo test test-clients lint lock clean
+.PHONY: demo install test test-clients lint lock clean
 
 demo: $(VENV)/installed  ## a gateway on 127.0.0.1:4000 with the sandbox provider and sample agents
 	$(RUN)/paymaster demo
+
+install: $(VENV)/installed  ## `paymaster` in $(VENV)/bin, and nothing else
 
 test: $(VENV)/installed-dev  ## the whole test suite
 	$(RUN)/pytest

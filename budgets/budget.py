@@ -57,12 +57,6 @@ def to_hash(limits: Iterable[Limit]) -> str:
     return " ".join(f"{limit.window}={limit.amount}" for limit in limits)
 
 
-def from_hash(text: str) -> tuple[Limit, ...]:
-    """The limits that `to_hash` wrote."""
-    pairs = (entry.split("=") for entry in text.split())
-    return tuple(Limit(int(amount), window) for window, amount in pairs)
-
-
 def unknown_window(name: str) -> str:
     """The message for a window that does not exist."""
     near = get_close_matches(name, WINDOWS, n=1)

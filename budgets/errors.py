@@ -22,6 +22,8 @@ class BudgetExceeded(BudgetError):
     remaining: NanoUSD
     needed: NanoUSD
     resets_at: float | None
+    suspense: NanoUSD = 0
+    """What of the limit is taken by attempts whose cost was never learnt."""
 
 
 @dataclass

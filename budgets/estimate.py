@@ -42,9 +42,30 @@ UNBOUNDED_FIELDS = frozenset(
         "prediction",
         "inference_geo",
         "speed",
+        "models",
+        "route",
+        "best_of",
+        "n_predict",
+        "num_predict",
+        "options",
+        "max_new_tokens",
+        "max_length",
+        "max_output_tokens",
+        "min_tokens",
+        "min_length",
+        "min_new_tokens",
+        "min_completion_tokens",
+        "extra_body",
+        "provider",
+        "providerOptions",
     }
 )
-"""Fields that make an upstream bill what no price of ours covers: searches, rejected predictions, surcharges."""
+"""Fields that make some upstream bill what no price of ours covers: searches, rejected predictions, surcharges; other
+models; more answers or more tokens than the output cap (`n_predict` of llama.cpp, `num_predict` of Ollama, …)."""
+PRICED_FIELDS = frozenset(
+    {"model", "messages", "max_tokens", "max_completion_tokens", "n", "stream_options", "service_tier", "modalities"}
+)
+"""What the hold rests on: some upstreams read a field's name in any case, so a twin could say something else."""
 CHEAPER_TIERS = frozenset({"flex", "batch"})
 
 
@@ -147,9 +168,11 @@ def unpriceable(body: Mapping[str, Any], price: Price) -> str | None:
     A caller with a cap is refused such a request: what the provider's own tools, searches and the like will cost is
     known only when the bill comes.
     """
-    unbounded = next((name for name in body if name in UNBOUNDED_FIELDS and body[name]), None)
-    if unbounded is not None:
-        return unbounded
+    for name, value in body.items():
+        if name in UNBOUNDED_FIELDS and value is not None and value is not False:
+            return name
+        if name not in PRICED_FIELDS and name.lower() in PRICED_FIELDS:
+            return name
     if any(tool.get("type") not in OWN_TOOLS for tool in _dicts(body.get("tools"))):
         return "tools"
     if not _modalities_priced(_list(body.get("modalities")), price):

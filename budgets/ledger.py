@@ -169,6 +169,10 @@ class Ledger(Protocol):
         """Settle, void or suspend: written to the journal, sent in the background, repeated until acknowledged."""
         ...
 
+    def heard(self, key_id: str, remaining: NanoUSD | None) -> None:
+        """Redis was asked about the key and said what its tightest limit has left."""
+        ...
+
     def remaining(self, key_id: str) -> NanoUSD | None:
         """What the key's tightest limit had left by the last answer of Redis; None where unlimited or unknown."""
         ...

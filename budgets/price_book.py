@@ -24,11 +24,6 @@ class ModelFacts:
     encoding: str | None
     """The name of its tiktoken encoding, only where OpenAI declares one."""
 
-    @property
-    def free(self) -> bool:
-        """Whether the book says that nothing about it costs anything."""
-        return self.price.free
-
 
 class PriceBook:
     """Prices by provider and model. Names are exact: a snapshot the book does not list has no price."""

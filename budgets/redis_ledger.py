@@ -81,14 +81,14 @@ class RedisLedger:
         if reply[0] != b"held":
             raise self._refusal(attempt, reply)
         _, _, remaining, holds = reply
-        self._remember(attempt.key_id, remaining)
+        self.heard(attempt.key_id, remaining)
         self._running[attempt.id] = attempt.account
         return Reservation(attempt, holds.decode(), remaining)
 
     def _refusal(self, attempt: Attempt, reply: list[Any]) -> BudgetError:
         match reply:
-            case [b"refused", _, tightest, scope, window, limit, free, resets_at]:
-                self._remember(attempt.key_id, tightest)
+            case [b"refused", _, tightest, scope, window, limit, free, resets_at, suspense]:
+                self.heard(attempt.key_id, tightest)
                 return BudgetExceeded(
                     scope.decode(),
                     window.decode(),
@@ -96,6 +96,7 @@ class RedisLedger:
                     free,
                     attempt.amount,
                     _instant(resets_at),
+                    suspense,
                 )
             case [b"stale", _, version, record]:
                 return StaleKey(None if record is None else record.decode(), version)
@@ -211,9 +212,9 @@ class RedisLedger:
             logger.warning("attempt %s cost %d nano-USD and held %d", entry.attempt_id, entry.spent, entry.amount)
         left = self._remaining.get(entry.key_id)
         if left is not None and entry.holds and entry.kind != "suspend" and outcome in {b"settled", b"voided", b"late"}:
-            self._remember(entry.key_id, left + entry.amount - entry.spent)
+            self.heard(entry.key_id, left + entry.amount - entry.spent)
 
-    def _remember(self, key_id: str, remaining: NanoUSD | None) -> None:
+    def heard(self, key_id: str, remaining: NanoUSD | None) -> None:
         self._remaining.pop(key_id, None)
         if remaining is None:
             return

@@ -30,6 +30,7 @@ from gateway.api.operations import operations_router
 from gateway.api.service import create_service
 from gateway.auth import Callers
 from gateway.catalog import Catalog
+from gateway.configuration import ConfigurationError, Problem
 from gateway.pipeline import Pipeline
 from gateway.planner import Planner
 from gateway.quotes import Quotes
@@ -51,6 +52,8 @@ _logger = logging.getLogger(__name__)
 CHAT_PATHS = ("/v1/chat/completions", "/chat/completions")
 ADMIN_PATIENCE = 1.0
 """Seconds the admin API waits for Redis."""
+RELOADED = {"providers", "models", "routes"}
+"""The sections of the configuration that are taken without a restart."""
 LAST_SETTLES = 5.0
 """Seconds a stopping worker waits for Redis to take what was spent last."""
 SAMPLE_EVERY = 1.0
@@ -84,6 +87,7 @@ class Gateway:
         reread: Callable[[], Settings],
         reload_all: Callable[[], None] | None,
     ) -> None:
+        self._settings = settings
         self._reread = reread
         self._reload_all = reload_all or self.reload
         self._writer = writer
@@ -104,16 +108,16 @@ class Gateway:
 
         # models
         self._health = Health()
-        self._planner = Planner(catalog, self._health, time.monotonic)
         self._counter = TokenCounter(vocabulary_folder(os.environ))
+        quotes = Quotes(policy, self._counter)
+        self._planner = Planner(catalog, self._health, quotes, time.monotonic)
         self._upstream = Upstream(settings.upstream)
         self._bill = SandboxBill(runtime.sandbox_url, runtime.sandbox_token)
         max_attempts = settings.upstream.max_attempts
         failover = Failover(self._health, RetryBudget(), max_attempts, time.monotonic, random.random)
 
         # requests
-        callers = Callers(keys, self._connection, policy.key_cache, time.time)
-        quotes = Quotes(policy, self._counter)
+        callers = Callers(keys, self._connection, self._ledger, policy.key_cache, time.time)
         ledger = TimedLedger(self._ledger, self._metrics)
         pipeline = Pipeline(callers, self._planner, quotes, ledger, failover, self._upstream)
         routers = (
@@ -134,16 +138,28 @@ class Gateway:
     def reload(self) -> None:
         """Serve what the configuration says now; the old one stays where the new one is wrong.
 
-        Raises ConfigurationError. Addresses, secrets and limits of the server itself change with a restart only.
+        Raises ConfigurationError. Only the sections of `RELOADED` are taken; the others need a restart.
         """
-        catalog = Catalog(self._reread(), self._prices)
+        catalog = Catalog(self._fresh(), self._prices)
         self._planner.catalog = catalog
         self._metrics.configure(_known(catalog))
 
-    def _changed(self) -> None:
-        """Check the changed configuration here, so that whoever asked hears what is wrong; then have all take it."""
-        self._reread()
+    def _changed(self) -> list[str]:
+        """Check the changed configuration here, so that whoever asked hears what is wrong; then have all take it.
+
+        Returns the sections that have changed and need a restart.
+        """
+        fresh = self._fresh()
         self._reload_all()
+        others = Settings.model_fields.keys() - RELOADED
+        return sorted(name for name in others if getattr(fresh, name) != getattr(self._settings, name))
+
+    def _fresh(self) -> Settings:
+        """The configuration as it is now. Raises ConfigurationError."""
+        fresh = self._reread()
+        if fresh.uses_sandbox and not self._settings.uses_sandbox:
+            raise ConfigurationError(Problem("providers", None, "a sandbox starts with the gateway only; restart it"))
+        return fresh
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from budgets.errors import LedgerUnavailable, StaleKey
 from budgets.keys import KeyRecord, KeyStore, ResolvedKey, account_of, resolve
-from budgets.money import NanoUSD
+from budgets.ledger import Ledger
 from budgets.redis_connection import RedisConnection
 from gateway.errors import KeyNotUsable, NoKey, SeveralKeys, UnknownKey
 
@@ -30,8 +30,6 @@ class Caller:
     version: int
     capped: bool
     """Whether anything limits what they spend."""
-    remaining: NanoUSD | None
-    """What was left when the record was read; None where unlimited."""
 
     @property
     def scopes(self) -> tuple[str, ...]:
@@ -47,10 +45,17 @@ class Callers:
     """Finds the caller of a request by the key it carries."""
 
     def __init__(
-        self, keys: KeyStore, connection: RedisConnection, hold_for: float, clock: Callable[[], float]
+        self,
+        keys: KeyStore,
+        connection: RedisConnection,
+        ledger: Ledger,
+        hold_for: float,
+        clock: Callable[[], float],
     ) -> None:
+        """`hold_for`: seconds that a record is kept. `ledger` hears what each key has left, as often as it is read."""
         self._keys = keys
         self._connection = connection
+        self._ledger = ledger
         self._hold_for = hold_for
         self._clock = clock
         self._held: OrderedDict[str, tuple[float, Caller | None]] = OrderedDict()
@@ -74,8 +79,8 @@ class Callers:
         if stale.record is None:
             raise UnknownKey
         record = KeyRecord.from_json(stale.record)
-        capped = caller.capped or bool(record.limits)
-        return _usable(Caller(record, stale.version, capped, caller.remaining), self._clock())
+        self._ledger.heard(record.id, None)  # its limits may be others now
+        return _usable(Caller(record, stale.version, caller.capped or bool(record.limits)), self._clock())
 
     async def _find(self, account: str, digest: str, now: float) -> Caller | None:
         """The caller as held, or as read now; while the ledger is away as last read, so that those without a limit
@@ -101,11 +106,15 @@ class Callers:
     async def _resolve(self, account: str, digest: str) -> Caller | None:
         now = self._clock()
         key = await resolve(self._connection, account, digest, now)
-        caller = _caller(key) if key else None
+        caller = self._known(key) if key else None
         self._held[digest] = (now + self._hold_for, caller)
         if len(self._held) > MAX_CACHED_KEYS:
             self._held.popitem(last=False)
         return caller
+
+    def _known(self, key: ResolvedKey) -> Caller:
+        self._ledger.heard(key.record.id, key.remaining)
+        return Caller(key.record, key.version, key.capped)
 
     def _forget(self, key_id: str) -> None:
         for digest, (_, caller) in list(self._held.items()):
@@ -126,10 +135,6 @@ def key_in(headers: Headers) -> str:
     if len(key) > MAX_KEY_BYTES or not key.isascii():
         raise UnknownKey
     return key.decode()
-
-
-def _caller(key: ResolvedKey) -> Caller:
-    return Caller(key.record, key.version, key.capped, key.remaining)
 
 
 def _usable(caller: Caller, now: float) -> Caller:

@@ -33,6 +33,8 @@ class Target:
     """The tiktoken encoding, where one is declared."""
     cap_field: str
     """How this provider spells the output cap: OpenAI's reasoning models refuse the old name, others know no other."""
+    drains: bool
+    """Whether an answer nobody waits for any more is read on, so that its usage is seen."""
     tells_keys: bool
     """Whether the key's id is sent along: only to our own sandbox, whose bill is by key."""
 
@@ -93,6 +95,7 @@ def _target(name: str, model: ModelSettings, provider: ProviderSettings, prices:
         max_output_tokens=model.max_output_tokens or (facts.max_output_tokens if facts else None),
         encoding=model.encoding or (facts.encoding if facts else None),
         cap_field="max_completion_tokens" if urlsplit(url).hostname == OPENAI_HOST else "max_tokens",
+        drains=provider.on_disconnect == "drain",
         tells_keys=provider.kind == "sandbox",
     )
 

@@ -17,10 +17,12 @@ FieldPath: TypeAlias = tuple[str | int, ...]
 """Where a value is: `("models", "small", "price")`."""
 
 DEFAULT_FILE = Path("paymaster.yaml")
+DEFAULT_PORT = 4000
 
 _VARIABLE = re.compile(r"\$?\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 _NULL_TAG = "tag:yaml.org,2002:null"
 _MAX_DEPTH = 16
+_REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - who listens everywhere is reached here
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class Document:
     written: dict[FieldPath, str] = field(default_factory=dict)
     """Scalars before any variable was put in: what an error may show."""
     problems: list[Problem] = field(default_factory=list)
+    unset: set[FieldPath] = field(default_factory=set)
+    """Where variables are not set. That is told; what else is wrong with the empty text there is of no interest."""
 
     def problem(self, path: FieldPath, message: str) -> Problem:
         """What is wrong with the field at `path`, placed at its line or at that of the nearest one around it."""
@@ -76,6 +80,18 @@ def data_dir(environ: Mapping[str, str], configured: object = None) -> Path:
     shared = environ.get("XDG_DATA_HOME") or "~/.local/share"
     chosen = environ.get("PAYMASTER_DATA_DIR") or configured or f"{shared}/paymaster"
     return Path(str(chosen)).expanduser().absolute()
+
+
+def admin_url(values: Mapping[str, Any]) -> str:
+    """Where a gateway of this machine with the values of this file serves the admin API, not looked at for sense."""
+    sections = (values.get(name) for name in ("admin", "server"))
+    admin, server = (section if isinstance(section, dict) else {} for section in sections)
+    if admin.get("listen"):
+        host, _, port = str(admin["listen"]).rpartition(":")
+    else:
+        host, port = str(server.get("host") or "127.0.0.1"), str(server.get("port") or DEFAULT_PORT)
+    host = _REACHED_AT.get(host.strip("[]"), host.strip("[]"))
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def read(path: Path | None, environ: Mapping[str, str]) -> Document:
@@ -155,6 +171,7 @@ class _Reader:
             if value is None:
                 message = f"the environment variable {match['name']} is not set"
                 self.document.problems.append(self.document.problem(path, message))
+                self.document.unset.add(path)
             return value or ""
 
         return _VARIABLE.sub(replacement, text)

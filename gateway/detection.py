@@ -5,7 +5,7 @@ on purpose: providers that speak OpenAI's dialect at a fixed address, whose mode
 left out: the book has none of its prices, and a request of unknown cost is refused for every key with a limit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -68,6 +68,15 @@ WELL_KNOWN = (
     ),
 )
 
+NOT_SPOKEN_YET = {
+    "ANTHROPIC_API_KEY": "Anthropic",
+    "GEMINI_API_KEY": "Google",
+    "GOOGLE_API_KEY": "Google",
+    "AZURE_OPENAI_API_KEY": "Azure",
+    "COHERE_API_KEY": "Cohere",
+}
+"""Whose key is in which variable, of providers that need a dialect or an address of their own."""
+
 
 def detected(environ: Mapping[str, str]) -> dict[str, Any]:
     """`providers`, `models` and `routes` for the API keys in `environ`; for none of them, those of the sandbox.
@@ -89,6 +98,19 @@ def detected(environ: Mapping[str, str]) -> dict[str, Any]:
             models[name] = {"provider": known.name, "model": model}
             deployments.append(name)
     return {"providers": providers, "models": models, "routes": {"auto": {"tiers": tiers}}}
+
+
+def unspoken(environ: Mapping[str, str], served: Collection[str]) -> str | None:
+    """A line for whoever set an API key and gets the sandbox all the same; None where nobody needs it.
+
+    `served` are the names of the providers served.
+    """
+    variables = [variable for variable in NOT_SPOKEN_YET if environ.get(variable)]
+    if not variables or set(served) != {"sandbox"} or any(environ.get(known.variable) for known in WELL_KNOWN):
+        return None
+    providers = dict.fromkeys(NOT_SPOKEN_YET[variable] for variable in variables)
+    why = f"this version does not speak to {' and '.join(providers)} yet"
+    return f"{' and '.join(variables)}: {why}; the sandbox is served instead"
 
 
 def sandbox() -> dict[str, Any]:

@@ -62,9 +62,8 @@ class Pipeline:
                         await relay.answer(answer, quote, reservation)
 
     def _plan(self, request: ModelRequest, caller: Caller) -> Route:
-        remaining = self._ledger.remaining(caller.record.id)
         try:
-            route = self._planner.plan(request, caller.remaining if remaining is None else remaining)
+            route = self._planner.plan(request, self._ledger.remaining(caller.record.id))
         except ModelNotFound as exc:
             raise ModelNotFound(exc.model, tuple(filter(caller.may_use, exc.known))) from exc
         if not caller.may_use(request.model):
@@ -92,4 +91,5 @@ def _call(quote: Quote, caller: Caller, attempt: Attempt) -> Call:
     headers = {**target.headers, "x-client-request-id": attempt.id}
     if target.tells_keys:
         headers |= {"x-paymaster-attempt": attempt.id, "x-paymaster-key": caller.record.id}
-    return Call(target.deployment.provider_name, f"{target.url}/chat/completions", headers, quote.body)
+    url = f"{target.url}/chat/completions"
+    return Call(target.deployment.provider_name, url, headers, quote.body, target.drains)

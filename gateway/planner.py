@@ -7,7 +7,7 @@ from budgets.money import NanoUSD
 from budgets.pricing import cost
 from budgets.usage import Usage
 from gateway.catalog import Catalog, Target
-from gateway.quotes import BYTES_PER_TOKEN, EXPECTED_OUTPUT_TOKENS
+from gateway.quotes import BYTES_PER_TOKEN, EXPECTED_OUTPUT_TOKENS, Quotes
 from gateway.wire import chat
 from gateway.wire.request import ModelRequest
 from routing.deployment import Alias, Candidate
@@ -31,9 +31,10 @@ class Route:
 class Planner:
     """Plans requests with the catalog of the day; a reload puts another in its place."""
 
-    def __init__(self, catalog: Catalog, health: Health, clock: Callable[[], float]) -> None:
+    def __init__(self, catalog: Catalog, health: Health, quotes: Quotes, clock: Callable[[], float]) -> None:
         self.catalog = catalog
         self.health = health
+        self._quotes = quotes
         self._clock = clock
 
     def plan(self, request: ModelRequest, remaining: NanoUSD | None) -> Route:
@@ -46,7 +47,9 @@ class Planner:
         if not isinstance(found, Alias):
             return Route(by_name(Candidate(found.deployment, None)), catalog.targets, catalog.price_version)
         candidates = {
-            target.deployment.id: Candidate(target.deployment, expected_cost(request, target))
+            target.deployment.id: Candidate(
+                target.deployment, expected_cost(request, target), self._quotes.highest_cost(request, target)
+            )
             for target in catalog.members(found)
         }
         situation = Situation(now=self._clock(), remaining=remaining, tokens=_tokens(request))

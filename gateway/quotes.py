@@ -23,8 +23,10 @@ EXPECTED_OUTPUT_TOKENS = 400
 """What an answer comes to on average, for the guess of its cost; no hold rests on it."""
 BYTES_PER_TOKEN = 4
 """Of ordinary text, for the same guess."""
-BELIEVABLE = 4
-"""A usage beyond so many times what was held for is no overrun but nonsense."""
+OUR_BYTES = 256
+"""What a request may grow by before it is sent: the provider's name of the model, the output cap, stream options."""
+BELIEVABLE = 2_000_000
+"""Tokens: a usage of up to so many is believed, and paid, though it should have been less; more is nonsense."""
 UNBOUNDED = 10**9
 """Tokens no request can have: the bound where a caller without a cap may send what cannot be bounded."""
 
@@ -42,8 +44,8 @@ class Quote:
 
     def cost(self, usage: Usage) -> NanoUSD | None:
         """What `usage` costs, None where the price is unknown. Raises AbsurdUsage for what cannot be true."""
-        most_output = self.bounds.output_tokens * self.bounds.n * BELIEVABLE
-        usage.within(self.bounds.input_tokens * BELIEVABLE, most_output)
+        most_output = self.bounds.output_tokens * self.bounds.n
+        usage.within(max(self.bounds.input_tokens, BELIEVABLE), max(most_output, BELIEVABLE))
         return cost(usage, self.target.price) if self.target.price else None
 
     def estimate(self, output_tokens: int) -> NanoUSD:
@@ -61,6 +63,15 @@ class Quotes:
         self._policy = policy
         self._counter = counter
 
+    def highest_cost(self, request: ModelRequest, target: Target) -> NanoUSD | None:
+        """About what `quote` would hold, without making the body; None where the price or the input has no bound."""
+        deployment = target.deployment
+        size_bytes = request.size_bytes + OUR_BYTES
+        input_tokens = input_bound(request.body, size_bytes, deployment.model, deployment.context_window)
+        if target.price is None or input_tokens is None:
+            return None
+        return worst_case(target.price, self._bounds(request, input_tokens, self._output_cap(request, target)))
+
     def quote(self, request: ModelRequest, target: Target, caller: Caller) -> Quote:
         """A request priced by the cheap, safe bound of its input.
 
@@ -73,8 +84,7 @@ class Quotes:
         input_tokens = input_bound(request.body, len(body), target.deployment.model, window)
         if caller.capped:
             _refuse_unbounded(request, target, input_tokens)
-        tier = request.body.get("service_tier")
-        bounds = Bounds(input_tokens or UNBOUNDED, cap, request.n, tier, uses_audio(request.body))
+        bounds = self._bounds(request, input_tokens or UNBOUNDED, cap)
         return Quote(request, target, body, bounds, self._amount(target, bounds if input_tokens else None))
 
     async def exact(self, quote: Quote) -> NanoUSD | None:
@@ -85,6 +95,10 @@ class Quotes:
         if counted is None or counted >= quote.bounds.input_tokens:
             return None
         return self._amount(target, replace(quote.bounds, input_tokens=counted))
+
+    def _bounds(self, request: ModelRequest, input_tokens: int, output_cap: int) -> Bounds:
+        tier = request.body.get("service_tier")
+        return Bounds(input_tokens, output_cap, request.n, tier, uses_audio(request.body))
 
     def _amount(self, target: Target, bounds: Bounds | None) -> NanoUSD:
         return worst_case(target.price, bounds) if target.price and bounds else 0

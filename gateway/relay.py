@@ -96,6 +96,8 @@ class Relay:
             self._record.error_type = f"absurd_usage:{exc.field}"
             return
         reservation.spent = spent or 0
+        if spent is not None and spent > quote.amount:
+            self._record.error_type = "overrun"
         self._record.booked(usage, spent, self._baseline(usage))
 
     def _baseline(self, usage: Usage) -> NanoUSD | None:

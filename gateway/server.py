@@ -2,11 +2,10 @@
 
 uvicorn alone waits for ever for headers and bodies, takes headers of any size, answers bad requests as plain text,
 and on shutdown closes connections whose request it has not read yet. `Protocol` mends that; sizes of bodies are the
-application's to limit, since it knows what each endpoint takes. How requests are refused above HTTP stands in `api/`.
+application's to limit, since it knows what each endpoint takes. What is refused here looks as it does in `api/`.
 """
 
 import asyncio
-import json
 import logging
 import socket
 from collections.abc import Callable, Iterator
@@ -23,6 +22,9 @@ import httptools
 import uvicorn
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from gateway.api.errors import INVALID, SERVER, Refusal
+from gateway.ids import sequential_ids
 
 BACKLOG = 2048
 KEEP_ALIVE = 75
@@ -54,22 +56,18 @@ class Reading(Enum):
     BODY = "body"
 
 
-def _answer(status: HTTPStatus, code: str, message: str) -> bytes:
-    """A whole response in OpenAI's error form, after which the connection ends."""
-    kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
-    body = json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}}).encode()
-    head = (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-    )
-    return head.encode() + b"connection: close\r\n\r\n" + body
+_MALFORMED = Refusal(400, INVALID, "malformed_request", "This is not a valid HTTP request.", retry=False)
+_TIMED_OUT = Refusal(408, INVALID, "request_timeout", "The request did not arrive in time.", retry=True)
+_HEADERS_TOO_LARGE = Refusal(431, INVALID, "headers_too_large", "The request's headers are too large.", retry=False)
+_FAILED = Refusal(500, SERVER, "internal_error", "The gateway failed to answer this request.", retry=False)
 
 
-_MALFORMED = _answer(HTTPStatus.BAD_REQUEST, "malformed_request", "This is not a valid HTTP request.")
-_TIMED_OUT = _answer(HTTPStatus.REQUEST_TIMEOUT, "request_timeout", "The request did not arrive in time.")
-_HEADERS_TOO_LARGE = _answer(
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "The request's headers are too large."
-)
-_FAILED = _answer(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "The gateway failed to answer this request.")
+def _answer(refusal: Refusal, request_id: str) -> bytes:
+    """A whole response, after which the connection ends."""
+    body = refusal.body()
+    headers = {"x-request-id": request_id, "content-length": str(len(body)), "connection": "close"}
+    lines = [f"{name}: {value}\r\n" for name, value in (refusal.headers() | headers).items()]
+    return f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}\r\n{''.join(lines)}\r\n".encode() + body
 
 
 class _HeadersTooLargeError(Exception):
@@ -128,10 +126,12 @@ class Protocol(HttpToolsProtocol):
     None runs while the application works, and a request that arrives in one piece never starts one.
     """
 
-    def __init__(self, limits: Limits, **uvicorn_arguments: Any) -> None:
+    def __init__(self, limits: Limits, new_id: Callable[[], str], **uvicorn_arguments: Any) -> None:
+        """`new_id` names the requests that are answered here."""
         super().__init__(**uvicorn_arguments)
         self.access_log = False
         self._limits = limits
+        self._new_id = new_id
         self._reading = Reading.NOTHING
         self._awaited = Reading.NOTHING
         self._deadline: asyncio.TimerHandle | None = None
@@ -296,12 +296,12 @@ class Protocol(HttpToolsProtocol):
         else:
             self.transport.close()  # nothing was asked, or the rest of an answered request was thrown away too long
 
-    def _refuse(self, answer: bytes) -> None:
-        """Send `answer` and end the connection; where another answer is on the wire, only end it after that."""
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer with it and end the connection; where another answer is on the wire, only end it after that."""
         cycle = self._answering
         if cycle is None or cycle.response_complete:
             if self._reading is not Reading.BODY:
-                self.transport.write(answer)
+                self._tell(refusal)
             self.end()
         elif cycle is not self.cycle or self._reading is Reading.HEAD:
             self.pipeline.clear()
@@ -312,8 +312,14 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
         else:
             self._hang_up(cycle)
-            self.transport.write(answer)
+            self._tell(refusal)
             self.end()
+
+    def _tell(self, refusal: Refusal) -> None:
+        """Answer in the application's place. The log has the id by which a caller may ask about it."""
+        request_id = self._new_id()
+        _logger.info("request %s was answered %d %s", request_id, refusal.status, refusal.code)
+        self.transport.write(_answer(refusal, request_id))
 
     def _hang_up(self, cycle: RequestResponseCycle) -> None:
         """Let the application see the client as gone."""
@@ -334,7 +340,7 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             app,
             loop="uvloop",
-            http=cast("type[asyncio.Protocol]", partial(Protocol, limits)),
+            http=cast("type[asyncio.Protocol]", partial(Protocol, limits, sequential_ids("req_"))),
             ws="none",
             lifespan="on",
             interface="asgi3",

@@ -5,21 +5,34 @@
 
 import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from budgets.pricing import Price
-from gateway.configuration import ConfigurationError, Document, FieldPath, Problem, configuration_path, data_dir, read
+from gateway.configuration import (
+    DEFAULT_PORT,
+    ConfigurationError,
+    Document,
+    FieldPath,
+    Problem,
+    configuration_path,
+    data_dir,
+    read,
+)
 from gateway.detection import OPENAI_URL, SANDBOX_PRICES, detected
 
 SUPPORTED_KINDS = ("openai", "sandbox")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _SECRET_FIELDS = ("api_key", "url", "admin_key", "pepper")
+_VISIBLE = re.compile(r"[!-~]+")
+"""ASCII without spaces and control characters."""
 
 ProviderKind = Literal["openai", "anthropic", "azure", "litellm", "sandbox"]
 
@@ -31,9 +44,34 @@ def _supported(kind: ProviderKind) -> ProviderKind:
 
 
 def _http_url(url: str) -> str:
+    """Without a slash at the end. Raises ValueError, whose words do not repeat what may be a secret."""
     if not url.startswith(("http://", "https://")):
         raise ValueError("should be an address that starts with http:// or https://")
+    if not _VISIBLE.fullmatch(url):
+        raise ValueError("should be an address of ASCII characters without spaces")
+    if not _names_a_host(url):
+        raise ValueError("should be an address with a host and, if any, a port from 1 to 65535")
+    if "@" in urlsplit(url).netloc:
+        raise ValueError("should be an address without a user and a password; the credential is the api_key")
     return url.rstrip("/")
+
+
+def _names_a_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port is none, or the brackets hold no address
+        return False
+
+
+def _credential(key: SecretStr) -> SecretStr:
+    """Without the line's end that a mounted secret has. Raises ValueError for what no header can carry."""
+    text = key.get_secret_value().strip()
+    if not text:
+        raise ValueError("is empty; leave it out where the provider needs none")
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("should be printable ASCII characters on one line")
+    return SecretStr(text)
 
 
 def _host_and_port(address: str) -> str:
@@ -62,6 +100,7 @@ def _price(parts: dict[str, Any]) -> dict[str, Any]:
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Url = Annotated[str, AfterValidator(_http_url)]
+ApiKey = Annotated[SecretStr, AfterValidator(_credential)]
 Listener = Annotated[str, AfterValidator(_host_and_port)]
 
 
@@ -73,7 +112,7 @@ class ServerSettings(_Section):
     """The public listener."""
 
     host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 4000
+    port: Annotated[int, Field(ge=0, le=65535)] = DEFAULT_PORT
     workers: Count = 1
     header_timeout: Seconds = 10.0
     body_timeout: Seconds = 30.0
@@ -126,12 +165,17 @@ class AdminSettings(_Section):
     allow_public: bool = False
     """Whether it may be on a public listener that is not loopback."""
 
+    @property
+    def port(self) -> int | None:
+        """That of `listen`, by which the two listeners are told apart."""
+        return int(self.listen.rpartition(":")[2]) if self.listen else None
+
 
 class MetricsSettings(_Section):
     """Bounds on what Prometheus has to store."""
 
     max_keys: Count = 500
-    """Names of virtual keys shown as labels; later ones are `other`."""
+    """Names of virtual keys that each worker shows as labels; later ones are `other`."""
 
 
 class RefusalSettings(_Section):
@@ -154,7 +198,13 @@ class ProviderSettings(_Section):
     kind: Annotated[ProviderKind, AfterValidator(_supported)]
     base_url: Url | None = None
     """For kind `openai` OpenAI's own address unless given; for `sandbox` what its process listens on."""
-    api_key: SecretStr | None = None
+    api_key: ApiKey | None = None
+    on_disconnect: Literal["drain", "abort"] = "drain"
+    """What happens to an answer that nobody waits for any more.
+
+    `drain` reads on for at most `upstream.drain` seconds, so that its usage is seen; `abort` cuts at once, for
+    providers that bill nothing then.
+    """
 
 
 class ModelSettings(_Section):
@@ -276,7 +326,8 @@ def _validated(document: Document) -> Settings:
     try:
         settings = Settings.model_validate(document.values)
     except ValidationError as exc:
-        problems += [_problem(document, error) for error in exc.errors(include_url=False)]
+        errors = (error for error in exc.errors(include_url=False) if error["loc"] not in document.unset)
+        problems += [_problem(document, error) for error in errors]
     if settings is not None:
         problems += [document.problem(path, message) for path, message in _contradictions(settings)]
     if settings is None or problems:
@@ -330,10 +381,17 @@ def _contradictions(settings: Settings) -> Iterator[tuple[FieldPath, str]]:
             yield ("providers", name), "a sandbox is started by the gateway; it takes no base_url and no api_key"
     for name, route in settings.routes.items():
         yield from _route_contradictions(settings, name, route)
-    admin = settings.admin
-    if settings.server.host not in _LOOPBACK and not (admin.listen or admin.allow_public):
+    yield from _listener_contradictions(settings.server, settings.admin)
+
+
+def _listener_contradictions(server: ServerSettings, admin: AdminSettings) -> Iterator[tuple[FieldPath, str]]:
+    if admin.port == 0:
+        yield ("admin", "listen"), "port 0 would be another one at every start; name one"
+    elif admin.port == server.port:
+        yield ("admin", "listen"), f"{server.port} is server.port too; the admin API needs a port of its own"
+    if server.host not in _LOOPBACK and not (admin.listen or admin.allow_public):
         reason = "is not loopback and would show the admin API; set admin.listen or admin.allow_public"
-        yield ("server", "host"), f"{settings.server.host} {reason}"
+        yield ("server", "host"), f"{server.host} {reason}"
 
 
 def _route_contradictions(settings: Settings, name: str, route: RouteSettings) -> Iterator[tuple[FieldPath, str]]:

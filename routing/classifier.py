@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import exp
 
-from routing.features import Features
+from routing.features import Features, counted
 from routing.weights import INTERCEPT, WEIGHTS
 
 _NOTICEABLE = 0.2
@@ -49,6 +49,10 @@ _RAISES: Mapping[str, str] = {
     "payload_hard": "a hard question about a pasted text",
     "technical_product": "a technical thing is to be made",
     "context": "details to be kept in mind",
+    "diagnosis": "asks why something behaves as it should not",
+    "symptom": "something behaves as it should not",
+    "paradox": "a contradiction is to be explained",
+    "machinery": "an algorithm or a machine of its own",
 }
 _LOWERS: Mapping[str, str] = {
     "transform": "a text is to be changed, not thought about",
@@ -64,6 +68,9 @@ _LOWERS: Mapping[str, str] = {
     "brief": "a short answer is wanted",
     "layman": "for a lay person",
     "everyday": "everyday matters",
+    "told_then_small": "a small thing asked after a long story",
+    "curious_why": "a question of general interest",
+    "software": "everyday software",
     "fact_question": "a short question of fact",
     "bare_question": "a short question of fact",
     "fact_about_field": "a short question of fact",
@@ -72,6 +79,15 @@ _LOWERS: Mapping[str, str] = {
     "no_ask": "nothing is asked",
     "payload_easy": "a small job on a pasted text",
     "small_cap": "the caller allows a short answer only",
+}
+_USUAL: Mapping[str, str] = {
+    "plain_explanation": "a usual explanation",
+    "ordinary_code": "a usual piece of code",
+    "ordinary_writing": "a usual piece of writing",
+    "ordinary_plan": "a usual plan",
+    "ordinary_choice": "a usual comparison",
+    "school_maths": "a sum as at school",
+    "stock_error": "a well-known error message",
 }
 _BY_HAND: Mapping[str, float] = {"tools": 0.15, "images": 0.3, "small_cap": -1.0}
 """Facts of a request that no labelled prompt has; small, set by judgement."""
@@ -98,7 +114,7 @@ class Classifier:
 
     def judge(self, features: Features) -> Verdict:
         """Score the features of one request."""
-        evidence = {name: value * self._weights.get(name, 0.0) for name, value in features.items()}
+        evidence = {name: value * self._weights.get(name, 0.0) for name, value in counted(features).items()}
         return Verdict(sigmoid(self._intercept + sum(evidence.values())), evidence)
 
 
@@ -114,6 +130,11 @@ def reasons(features: Features, verdict: Verdict, difficult: bool) -> tuple[str,
         total[phrase] = total.get(phrase, 0.0) + weight
     ranked = sorted(total, key=lambda phrase: -total[phrase])
     return tuple(phrase for phrase in ranked if total[phrase] >= _NOTICEABLE)
+
+
+def usual(features: Features) -> tuple[str, ...]:
+    """The usual kind of work that was recognised, in words: at most one."""
+    return tuple(phrase for name, phrase in _USUAL.items() if name in features)[:1]
 
 
 def _spoken(features: Features, verdict: Verdict, difficult: bool) -> Iterator[tuple[str, float]]:

@@ -26,6 +26,8 @@ class Candidate:
     deployment: Deployment
     expected_cost: int | None
     """What the request will probably cost there, nano-USD; None where the price is unknown."""
+    highest_cost: int | None = None
+    """The most it can cost there: what has to be free for it to be tried. None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,25 +25,30 @@ _SHAPE = (
 _PASTED = ("payload", "payload_code", "payload_easy", "payload_hard")
 _COMBINED = (
     "fact_question", "bare_question", "fact_about_field", "related_numbers", "hard_and_terse", "several_hard",
-    "code_question", "plain_and_short", "technical_product", "diagnosis", "paradox", "stock_error", "curious_why",
-    "plain_explanation", "ordinary_code", "ordinary_writing", "ordinary_plan", "school_maths",
-    "usual_load", "told_then_small", "formula_task",
+    "code_question", "plain_and_short", "technical_product", "diagnosis", "paradox", "curious_why",
+    "told_then_small", "formula_task",
 )  # fmt: skip
+_USUAL = (
+    "plain_explanation", "ordinary_code", "ordinary_writing", "ordinary_plan", "ordinary_choice",
+    "school_maths", "stock_error",
+)  # fmt: skip
+_COUNTS_FOR = 0.35
 NAMES = (
     *(f"has:{name}" for name in CLASSES),
     *(f"lead:{name}" for name in OPERATIONS),
     *_SHAPE,
     *_PASTED,
     *_COMBINED,
+    *_USUAL,
 )
 """Every feature that may carry a weight. Besides these, `no_request` and `only_go_on` say what is missing."""
 
 _MATHS = re.compile(
-    r"[=≤≥≠∫∑√^∞∀∃∈→⇒]|[<>!]=|->|=>|\b[A-Za-z]\([A-Za-z0-9](?:\s*[,|=<>]\s*[A-Za-z0-9]+)*\)|\b\d*[a-z]\s*[+*/]\s*\d"
-    r"|\d[a-z]\b|\b[a-z]'{1,2}(?=\s*[-+=(])|\b[EP]\[|\|[^|\n]{1,20}\||\\[a-z]+|\[\[|\bd[xyt]\b|\b[a-z]!"
-    r"|\bO\([^)\n]{1,20}\)|\b(?:sin|cos|tan|ln|log|exp|sqrt|lim|sum|mod)\b\s*[\^(_]?"
+    r"[=≤≥≠∫∑√^∞∀∃∈→⇒]|[<>!]=|->|(?<!\+)[+*](?=\s*[\da-z]\b)|/(?<=[a-z)]/)\s*\d|\d[a-z]\b|\\[a-z]+|\|[^|\n]{1,20}\|"
+    r"|\((?<=\b[A-Za-z]\()[A-Za-z\d][^()\n]{0,16}\)|'(?<=\b[a-z]')'?(?=\s*[-+=(])|\[(?:\[|(?<=\b[EP]\[))|!(?<=\b[a-z]!)"
 )
-"""Formulas as they are typed: signs, `f(x)`, `2x`, `y''`, `E[..]`, TeX, `dx`, `n!`, `O(n)`, names of functions."""
+"""Formulas as typed: signs, `2x`, TeX, `|x|`, `f(x)`, `y''`, `E[..]`, `n!`. None begins with a letter, for speed."""
+_MATHS_WORDS = frozenset({"sin", "cos", "tan", "ln", "log", "exp", "sqrt", "lim", "mod", "dx", "dy", "dt"})
 _INLINE_CODE = re.compile(r"`[^`\n]+`|\w\(\)|\w\.\w+\(|[a-z]_[a-z]|\wError\b")
 _WH_QUESTION = re.compile(
     r"^(?:(?:and|so|hey|please|in|at|on) )*(?:what(?:'?s| is| are| was| does| do)?|who|when|where|which"
@@ -55,15 +60,9 @@ _YES_NO = re.compile(
     r"^(?:is|are|was|were|does|do|did|can|could|should|will|would|has|have|must|ist|sind|kann|soll|est-ce|es|è)\b",
     re.IGNORECASE,
 )
-_WHY = re.compile(
-    r"\b(?:why|how come|how (?:is|can|could) (?:that|it|this|both)|how is (?:it|that) possible|what (?:could|might|would|may)"
-    r" (?:it be|be|explain|cause)|what(?:'?s| is| went) (?:\w+ )?wrong|what(?:'?s| is) (?:really )?(?:going on|happening)"
-    r"|where (?:does it|is it|do i look|to look)|root cause|reason|warum|wieso|pourquoi|por qué|perché|почему)\b|为什么",
-    re.IGNORECASE,
-)
 _ERROR_NAME = re.compile(
-    r"\b[A-Z]\w*(?:Error|Exception)\b|\b(?:error|ERR!?|code|exit)\b.{0,12}\d{2,}|#(?:N/A|REF|VALUE)|\b[45]\d\d\b"
-    r"|\b(?:says|message|error:?) *\"|\bcors\b",
+    r"(?:Error|Exception)\b|(?:error|ERR!?|code|exit)\b.{0,12}\d{2,}|E[A-Z]{4,}\b|#(?:N/A|REF|VALUE)|[45]\d\d\b(?<=\b...)"
+    r"|(?:says|message|error:?) *\"|(?:cors|CORS)\b"
 )
 _SUBORDINATE = re.compile(
     r"\b(?:when|whenever|if|because|since|after|before|while|although|unless|that|which|who|whose|where|as soon as"
@@ -72,7 +71,8 @@ _SUBORDINATE = re.compile(
 )
 _SCHOOL = re.compile(
     r"\b(?:solve|factori[sz]e|simplify|expand|differentiate|derivative of|l[öo]se|resuelve|résous)\s+(?:for \w+:?\s*)?"
-    r"[-+*/^=().\d\sa-z]{2,40}(?:[.?!,]|$|and\b|by\b|show\b)|\b(?:mean|median|average|percent|discount|interest|speed)\b",
+    r"[-+*/^=().\d\sa-z]{2,40}(?:[.?!,]|$|and\b|by\b|show\b)"
+    r"|\b(?:the mean|median|average|percent|discount|interest|speed)\b",
     re.IGNORECASE,
 )
 """What school asks: an equation in one unknown, a mean, a percentage."""
@@ -91,6 +91,17 @@ class _Sentence:
     def asks(self) -> bool:
         """Whether it asks for something, rather than telling what the matter is."""
         return bool(self.lead) or self.text.endswith("?")
+
+
+def counted(features: Features) -> Features:
+    """The features as they enter the sum: in a usual kind of work, all others for a part only.
+
+    So an ordinary task stays in the middle, whether it is put in five words or in fifty.
+    """
+    if _USUAL_SET.isdisjoint(features):
+        return features
+    part = dict.fromkeys(_USUAL, 1.0) | {"plain_and_short": 0.0}
+    return {name: value * part.get(name, _COUNTS_FOR) for name, value in features.items()}
 
 
 class FeatureReader:
@@ -113,15 +124,15 @@ class FeatureReader:
         features |= _beside(views, lead, counts)
         features |= _combined(features, counts, asks)
         features |= _puzzling(views.instruction, counts, sum(len(sentence.words) for sentence in sentences))
-        features |= _ordinary(features, counts, asks)
+        features |= _ordinary(views.instruction, features, counts, asks)
         return {name: value for name, value in features.items() if value}
 
     def _sentence(self, text: str) -> _Sentence:
         """Small operations count in the main clause only, and never in a question for a reason."""
         words = words_of(text)
         found = self._lexicon.classes(words)
-        main = "" if _WHY.match(text.strip()) else _SUBORDINATE.sub(" ", text)
-        if main != text:
+        if any(not _COMMANDED.isdisjoint(here) for here in found):
+            main = "" if "why" in self._lexicon.first(found) else _SUBORDINATE.sub(" ", text)
             commanded = {name for here in self._lexicon.classes(words_of(main)) for name in here}
             found = [[name for name in here if name not in _COMMANDED or name in commanded] for here in found]
         return _Sentence(text.strip(), words, [name for here in found for name in here], self._lexicon.first(found))
@@ -141,7 +152,7 @@ def _shape(instruction: str, sentences: list[_Sentence], asks: list[_Sentence]) 
         "clauses": _root(sum(bool(part.strip()) for part in _CLAUSE_END.split(instruction)), 16) / 2,
         "questions": _root(instruction.count("?") - 1, 4),
         "numbers": _root(sum(word[0].isdigit() for word in words), 9) / 2,
-        "maths_signs": _root(len(_MATHS.findall(instruction)), 4),
+        "maths_signs": _root(len(_MATHS.findall(instruction)) + sum(word in _MATHS_WORDS for word in words), 4),
         "inline_code": float(bool(_INLINE_CODE.search(instruction))),
         "yes_no_question": float(bool(_YES_NO.match(first))),
         "wh_question": float(bool(_WH_QUESTION.match(first))),
@@ -169,8 +180,10 @@ def _combined(features: Features, counts: Counter[str], asks: list[_Sentence]) -
     field = not counts.keys().isdisjoint(_EXPERT)
     bound = not counts.keys().isdisjoint(("limit", "condition", "quantified"))
     on_code = bool(features["payload_code"])
-    question = bool(features["wh_question"]) and words <= 14 and not on_code
-    loose = not bound and counts.keys().isdisjoint(("why", "hypothetical", "linked"))
+    riddle = bool(features["context"]) and features["numbers"] > _TWO_NUMBERS
+    question = bool(features["wh_question"]) and words <= 14 and not on_code and not riddle
+    free = not bound or ("recall" in asks[0].lead and counts.keys().isdisjoint(("limit", "quantified")))
+    loose = free and counts.keys().isdisjoint(("why", "hypothetical", "linked"))
     return {
         "fact_question": float(question and not hard),
         "bare_question": float(question and loose and len(asks) == 1 and features["maths_signs"] <= 1),
@@ -187,64 +200,56 @@ def _combined(features: Features, counts: Counter[str], asks: list[_Sentence]) -
 
 def _puzzling(instruction: str, counts: Counter[str], words: int) -> dict[str, float]:
     """Whether something behaves as it should not, and its cause is asked for; or only a well-known message is shown."""
-    why = "why" in counts or bool(_WHY.search(instruction))
+    why = "why" in counts or "puzzled" in counts
     symptom = "symptom" in counts or "debug" in counts
     known = bool(_ERROR_NAME.search(instruction)) and "contrast" not in counts
     plain = not symptom and counts.keys().isdisjoint((*_EXPERT, "software", "first_person", "limit", "contrast"))
     return {
         "diagnosis": float(why and symptom and not known),
         "paradox": float("contrast" in counts and (symptom or why)),
-        "stock_error": float(known and not why),
+        "stock_error": float(known and not why and words <= 25),
         "curious_why": float(why and plain and words <= 12),
     }
 
 
-def _ordinary(features: Features, counts: Counter[str], asks: list[_Sentence]) -> dict[str, float]:
-    """Usual kinds of work. `usual_load` takes back what their many words and conditions would otherwise add."""
+def _ordinary(instruction: str, features: Features, counts: Counter[str], asks: list[_Sentence]) -> dict[str, float]:
+    """Usual kinds of work. Where one is found, other signs count for less (`counted`)."""
     lead = {name for name in OPERATIONS if f"lead:{name}" in features}
-    deep = not counts.keys().isdisjoint(_DEEP)
-    strict = counts["limit"] + counts["condition"] + counts["preserving"] > 2 or "symptom" in counts or "why" in counts
     asked = {name for sentence in asks for name in sentence.classes}
+    deep = not counts.keys().isdisjoint(_DEEP)
+    few_numbers = features["numbers"] <= _TWO_NUMBERS
+    explained = "explain" in counts and ("recall" not in asked or counts["explain"] > 1)
+    sum_asked = bool(features["maths_signs"] or features["numbers"]) and bool(_SCHOOL.search(instruction))
     kinds = {
-        "plain_explanation": "explain" in counts and asked.isdisjoint(_BEYOND_EXPLAINING),
-        "ordinary_code": "write_code" in counts and not deep,
+        "plain_explanation": explained and asked.isdisjoint(_BEYOND_EXPLAINING),
+        "ordinary_code": "write_code" in counts and not deep and "brief" not in counts,
         "ordinary_writing": "genre" in counts and bool(lead & _WRITTEN) and "analyse" not in counts,
-        "ordinary_plan": "plan" in counts and not deep,
-        "school_maths": bool(features["maths_signs"] or features["numbers"]) and any(_SCHOOL.search(sentence.text) for sentence in asks),
+        "ordinary_plan": "plan" in counts and not deep and few_numbers,
+        "ordinary_choice": "compare" in counts and not deep and few_numbers and counts.keys().isdisjoint(_WEIGHTY),
+        "school_maths": sum_asked and counts.keys().isdisjoint(_BEYOND_SCHOOL) and features["words"] < _LONG_ASK,
     }
-    usual = {name: float(found and not strict) for name, found in kinds.items()}
-    load = features["words"] + features["clauses"] + features["parts"] + features["numbers"] / 2 + features["maths_signs"] / 2
+    strict = counts["limit"] + counts["condition"] + counts["preserving"] > 2 or "why" in counts
     return {
-        **usual,
-        "usual_load": (load + sum(features.get(f"has:{mark}", 0.0) for mark in _LOADS)) * any(usual.values()),
-        "told_then_small": features["context"] * bool(asked & _SMALL_ASKS and not _HARD & counts.keys()),
+        **{name: float(found and not strict) for name, found in kinds.items()},
+        "told_then_small": features["context"]
+        * (bool(asked & _SMALL_ASKS) and few_numbers and not _HARD & counts.keys()),
         "formula_task": features["maths_signs"] * ("formal" in counts or "prove" in counts),
     }
 
 
+_USUAL_SET = frozenset(_USUAL)
 _EXPERT = ("formal", "systems", "professional", "machinery", "abstract")
 _DEEP = frozenset({"formal", "systems", "machinery", "prove", "analyse", "explains_itself"})
-_BEYOND_EXPLAINING = frozenset({"why", "limit", "symptom", "prove", "debug", "hypothetical", "decide", "analyse", "abstract"})
-_SMALL_ASKS = frozenset({"transform", "extract", "summarise", "recall", "small_write", "agent_small", "brief"})
-_LOADS = ("limit", "condition", "quantified")
-_WRITTEN) and "analyse" not in counts,
-        "ordinary_plan": "plan" in counts and not deep,
-        "school_maths": bool(features["maths_signs"] or features["numbers"]) and any(_SCHOOL.search(sentence.text) for sentence in asks),
-    }
-    usual = {name: float(found and not strict) for name, found in kinds.items()}
-    load = features["words"] + features["clauses"] + features["parts"] + features["numbers"] / 2 + features["maths_signs"] / 2
-    return {
-        **usual,
-        "usual_load": (load + sum(features.get(f"has:{mark}", 0.0) for mark in _LOADS)) * any(usual.values()),
-        "told_then_small": features["context"] * bool(asked & _SMALL_ASKS and not _HARD & counts.keys()),
-        "formula_task": features["maths_signs"] * ("formal" in counts or "prove" in counts),
-    }
-
-
-_EXPERT = ("formal", "systems", "professional", "machinery", "abstract")
-_DEEP = frozenset(
-    {"formal", "systems", "machinery", "prove", "analyse", "hypothetical", "explains_itself", "preserving", "quantified"}
+_BEYOND_EXPLAINING = frozenset(
+    ("why", "limit", "symptom", "prove", "debug", "hypothetical", "decide", "analyse", "abstract", "brief", "layman")
 )
+_BEYOND_SCHOOL = frozenset(
+    {"formal", "prove", "analyse", "professional", "machinery", "hypothetical", "decide", "compare", "why"}
+)
+_WEIGHTY = frozenset({"professional", "decide", "abstract"})
+_TWO_NUMBERS = sqrt(2) / 2
+_LONG_ASK = log1p(30) / 2
+_SMALL_ASKS = frozenset({"transform", "extract", "summarise", "recall", "small_write", "agent_small", "brief"})
 _WRITTEN = frozenset({"produce", "small_write", "transform", "design", "plan", "write_code"})
 _TECHNICAL = frozenset({"formal", "systems", "machinery"})
 

@@ -98,9 +98,9 @@ _OPERATIONS = {
 
 _MARKS = {
     "brief": """
-        one_line two_lines one_sentence two_sentences three_sentences one_word briefly brief short quick quickly
-        just only_the max under_ten few_words short_answer simple kurz kurze kurzen corto corta bref court breve
-        one_paragraph nothing_else only_return""",
+        one-liner one_liner one_line two_lines one_sentence two_sentences three_sentences one_word briefly brief
+        short quick quickly just only_the max under_ten few_words short_answer simple kurz kurze kurzen corto corta
+        bref court breve one_paragraph nothing_else only_return""",
     "layman": """
         to_a_child like_i'm_five eli5 ten-year-old five-year-old year_old year-old for_beginners beginner grandma
         grandpa granny plain_words simple_words simple_terms my_mum my_mom grandmother kids child children
@@ -111,11 +111,17 @@ _MARKS = {
     "symptom": """
         flips flip vanish* disappear* slower faster forever endless* infinite_loop never_ends never_end never_stops
         not_used ignored twice duplicate* deadlock* hangs freez* stuck grows climbs rises drops spikes lag lags nan
-        inf wrong_sign off_by off-by-one sometimes occasionally randomly intermittent* flaky one_time once_in
-        leaks overflow segfault* corrupt* lost missing blank stale out_of_memory differs
-        different_results inconsistent passes_locally fails_on only_when only_with only_if only_in only_on
-        only_after only_under since_the not_anymore no_longer gets_slower got_slower got_worse keeps_growing
-        nur_wenn nur_bei seulement solo_cuando langsamer doppelt doublons""",
+        inf wrong_sign off_by off-by-one sometimes occasionally randomly intermittent* flaky one_time once_in leaks
+        overflow segfault* corrupt* lost missing blank stale out_of_memory differs different_results inconsistent
+        passes_locally fails_on only_when only_with only_if only_in only_on only_after only_under since_the
+        not_anymore no_longer gets_slower got_slower got_worse keeps_growing nur_wenn nur_bei seulement solo_cuando
+        langsamer doppelt doublons""",
+    "puzzled": """
+        how_can_that how_can_this how_can_both how_could_that what_could_it_be what_could_be what_might_be
+        what_may_be what_might_explain what_would_explain what_may_explain what_could_cause what_might_cause
+        what's_wrong whats_wrong what_is_wrong what's_really_wrong what_went_wrong what's_going_on what_is_going_on
+        whats_going_on what_is_happening what's_happening what_is_really where_does_it where_do_i_look where_to_look
+        where_would_you_look where_is_it_going root_cause reason what_to_look was_ist_los""",
     "contrast": """
         but yet although though even_though despite however whereas and_yet both_be aber obwohl trotzdem mais
         pourtant pero aunque""",
@@ -155,12 +161,12 @@ _MARKS = {
 
 _FIELDS = {
     "formal": """
-        theorem* lemma* integer integers prime* polynomial* matri* vector* integral* integrat* differentiat*
-        derivative* eigenvalue* diagonali* irreducib* converg* gcd modulo hypotenuse diverg* continuous function_f
-        group groups field ring countab* irrational rational sequence* series limit_of axiom* undecidab* graph*
-        np-hard complexity asymptotic* stochastic* variance distribution* eigen* topolog* manifold* logarithm*
-        abelian bijecti* injecti* determinis* quantum* relativ* entropy equations combinator* primzahl* convergente
-        nombre_premier racional простых""",
+        theorem* lemma* integer integers prime* polynomial* matri* vector* integral* integrat* recurrence*
+        eigenvalue* diagonali* irreducib* converg* gcd modulo hypotenuse diverg* continuous function_f subgroup*
+        countab* irrational rational sequence* series limit_of axiom* undecidab* graph graphs np-hard complexity
+        asymptotic* stochastic* variance distribution* eigen* topolog* manifold* logarithm* abelian bijecti*
+        injecti* determinis* quantum* relativ* entropy equations combinator* primzahl* convergente nombre_premier
+        racional простых""",
     "machinery": """
         parser compiler interpreter scheduler collector checker lexer tokenizer tree trie heap buffer planner
         emulator virtual_machine solver engine allocator simulat* kernel algorithm* algoritm* algorithmus parallel*
@@ -171,8 +177,7 @@ _FIELDS = {
         server* database* api apis deploy* memory endpoint* git github npm docker* nginx python javascript
         typescript java react vue node rust golang pandas sql html css json csv yaml bash excel sheets browser app
         website graphql grpc rest_api oauth http https tcp udp linux windows postgres* mysql redis kubernetes
-        fastapi flask django express ssh debian ubuntu
-        backup* folder""",
+        fastapi flask django express ssh debian ubuntu backup* folder""",
     "systems": """
         distributed concurren* thread* lock locks mutex race latency throughput shard* replica* failover
         transaction* cache* caching scaling scale scales scalab* queue* consensus partition* goroutine* coroutine*
@@ -186,15 +191,14 @@ _FIELDS = {
         market* strategy conversion* supplier* vertrag* kredit* steuer* finanz* retraite impôt* riesgo*""",
     "abstract": """
         free_will moral* ethic* justice fair* democra* truth knowledge conscious* freedom rights creativ* society
-        rational philosoph* theory theories histor* minds belief* paradox* claim claims identity culture power model
-        theor* conflict* principle* metaphor* narrat* interpretation literature gerecht* wahlrecht société liberté
-        sociedad""",
+        rational philosoph* theory theories histor* minds belief* paradox* claim claims identity culture theor*
+        conflict* principle* metaphor* narrat* interpretation literature gerecht* wahlrecht société liberté sociedad""",
     "everyday": """
         dinner lunch breakfast cake egg eggs rice milk bread soup coffee tea pancakes birthday party wedding gift
         sink tap lamp heating landlord tenant flatmate mum mom dad aunt brother sister friend dog cat hamster kitten
         dinosaur* holiday weekend movie song game phone weather garden plants shirt dress beach school homework
         teacher neighbour* neighbor* colleague* boss bus train_station today tomorrow yesterday monday friday
-        morning evening pizza restaurant hotel photo* football""",
+        morning evening pizza restaurant hotel photo photos photograph* football""",
 }
 
 _ALONE = {
@@ -253,16 +257,17 @@ class Lexicon:
 
     def _at(self, words: list[str], position: int) -> list[str]:
         word = words[position]
+        phrases, stems = self._phrases.get(word), self._stems.get(word[:3])
+        if not (phrases or stems):
+            return []
         noun = position > 0 and words[position - 1] in _AFTER_DETERMINER
         found: list[str] = []
-        if phrases := self._phrases.get(word):
-            found += [
-                name
-                for phrase, name, command in phrases
-                if not (command and noun) and words[position : position + len(phrase)] == phrase
-            ]
-        if stems := self._stems.get(word[:3]):
-            found += [name for stem, name, command in stems if not (command and noun) and word.startswith(stem)]
+        for phrase, name, command in phrases or ():
+            if (len(phrase) == 1 or words[position : position + len(phrase)] == phrase) and not (command and noun):
+                found.append(name)
+        for stem, name, command in stems or ():
+            if word.startswith(stem) and not (command and noun):
+                found.append(name)
         return found
 
 

@@ -163,7 +163,7 @@ def _sound_first(candidates: list[Candidate], away: frozenset[str], remaining: i
 
 def _payable(candidate: Candidate, remaining: int | None) -> bool:
     """Without a limit everything is; with one, an unknown cost is not."""
-    return remaining is None or (candidate.expected_cost is not None and candidate.expected_cost <= remaining)
+    return remaining is None or (candidate.highest_cost is not None and candidate.highest_cost <= remaining)
 
 
 def _tier_of(candidate: Candidate, alias: Alias) -> Tier:
@@ -208,9 +208,9 @@ class _Words:
             return f"{best.deployment.id} is cooling down"
         if not _payable(first, self.situation.remaining):
             return "what is left pays for none, so the cheapest is tried"
-        if best.expected_cost is None:
+        if best.highest_cost is None:
             return f"the price of {best.deployment.id} is not known"
-        return f"{best.deployment.id} would cost about {dollars(best.expected_cost)}, more than is left"
+        return f"{best.deployment.id} could cost {dollars(best.highest_cost)}, more than is left"
 
 
 def dollars(nano: int) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import log1p
 from typing import Literal
 
-from routing.classifier import Classifier, reasons
+from routing.classifier import Classifier, reasons, usual
 from routing.features import FeatureReader
 
 Complexity = Literal["simple", "standard", "reasoning", "unknown"]
@@ -44,7 +44,7 @@ class TaskProfile:
     """The evidence in words, strongest first."""
 
 
-SIMPLE_BELOW = 0.3
+SIMPLE_BELOW = 0.28
 """A score below this is simple: a small model will do."""
 REASONING_FROM = 0.55
 """A score from here on requires reasoning."""
@@ -77,7 +77,10 @@ def profile(task: TaskText) -> TaskProfile:
     complexity = complexity_of(verdict.score)
     difficult = () if complexity == "simple" else reasons(features, verdict, difficult=True)
     easy = () if complexity == "reasoning" else reasons(features, verdict, difficult=False)
-    said = (*difficult[:2], *easy[:1]) if complexity == "standard" else difficult or easy
+    if complexity == "standard":
+        said = (*usual(features), *difficult[:2], *easy[:1])
+    else:
+        said = difficult or easy or usual(features)
     return TaskProfile(complexity, complexity == "reasoning", verdict.score, said)
 
 

@@ -74,7 +74,8 @@ class Splitter:
             return " \n"
 
         text = _QUOTED.sub(take, _FENCE.sub(take, text))
-        if self._points(outside := _SHORT_QUOTE.sub(" ", text)) and outside.strip(" \n.:"):
+        outside = _SHORT_QUOTE.sub(" ", text)
+        if outside != text and outside.strip(" \n.:") and self._points(outside):
             text = _SHORT_QUOTE.sub(take, text)
         instruction, pasted = self._blocks(text.strip())
         if not (aside or pasted):

@@ -42,7 +42,15 @@ def test_every_file_that_is_mounted_exists() -> None:
     for service in COMPOSE["services"].values():
         sources = [volume.split(":")[0] for volume in service["volumes"]]
         assert all((ROOT / source).exists() for source in sources if source.startswith("."))
-        assert {source for source in sources if not source.startswith(".")} <= COMPOSE["volumes"].keys()
+        assert {source for source in sources if source[0] not in "./"} <= COMPOSE["volumes"].keys()
+
+
+def test_every_gateway_has_a_data_folder_of_its_own_so_that_there_may_be_several() -> None:
+    gateway = COMPOSE["services"]["gateway"]
+
+    assert gateway["volumes"] == ["/data"]  # no name and no path before it: a new one for each container
+    assert "VOLUME /data\n" in DOCKERFILE
+    assert "container_name" not in gateway
 
 
 def test_redis_keeps_everything_and_evicts_nothing() -> None:

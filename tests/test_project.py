@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import tomllib
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,14 @@ def test_every_metric_is_shown_or_watched() -> None:
     assert [series.name for series in semconv.ALL if series.name not in shown] == []
 
 
+def test_the_sandbox_is_kept_from_every_module_of_ours() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (stranger,) = [contract for contract in contracts if contract.get("source_modules") == ["gateway.sandbox"]]
+
+    siblings = {".".join(module.with_suffix("").parts[:2]) for module in modules() if module.parts[0] == "gateway"}
+    assert set(stranger["forbidden_modules"]) == siblings - {"gateway.sandbox"} | {"routing", "budgets"}
+
+
 # What must not be anywhere
 
 
@@ -129,6 +138,8 @@ DOORS = {
     ("DELETE", "/admin/keys/{key_id}"): ADMIN,
     ("POST", "/admin/keys/{key_id}/block"): ADMIN,
     ("POST", "/admin/keys/{key_id}/unblock"): ADMIN,
+    ("GET", "/admin/accounts/{account}"): ADMIN,
+    ("PATCH", "/admin/accounts/{account}"): ADMIN,
     ("POST", "/admin/route/explain"): ADMIN,
     ("POST", "/admin/config/reload"): ADMIN,
     ("GET", "/healthz"): EVERYBODY,
@@ -146,6 +157,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/chat/completions"): {"model": "small", "messages": [{"role": "user", "content": "Hi!"}]},
     ("POST", "/admin/keys"): {"name": "k"},
     ("PATCH", "/admin/keys/{key_id}"): {"name": "k"},
+    ("PATCH", "/admin/accounts/{account}"): {"limits": []},
     ("POST", "/admin/route/explain"): {"model": "auto", "messages": [{"role": "user", "content": "Hi!"}]},
 }
 

@@ -15,7 +15,7 @@
 --   {"held", reaped, remaining of the tightest limit or false, holds}
 --   {"closed", reaped, state}                    the attempt was resolved before
 --   {"stale", reaped, version or 0, record or false}   the key changed, or is gone
---   {"refused", reaped, remaining of the tightest limit, scope, window, limit, what is left of it, reset or 0}
+--   {"refused", reaped, remaining of the tightest limit, scope, window, limit, what is left of it, reset or 0, suspense}
 -- An attempt that is open gets the answer it had. An amount is admitted where spent + held + suspense + amount ≤ limit
 -- in every limited period of every scope; a refusal writes nothing.
 
@@ -94,7 +94,8 @@ local refusal, tightest = check(counted)
 if refusal then
   local period = refusal.period
   local limit, free = refusal.limit or MOST, refusal.free
-  return { "refused", reaped, tightest or free, refusal.scope, period.window, limit, free, period.resets_at }
+  return { "refused", reaped, tightest or free, refusal.scope, period.window, limit, free, period.resets_at,
+    refusal.suspense }
 end
 
 local holds, remaining = holds_of(counted), tightest and tightest - amount

@@ -1,14 +1,14 @@
 """The admin API: virtual keys, an account's limits, and the decisions of routing, for whoever holds the admin key."""
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from budgets.budget import Limit
-from budgets.keys import DEFAULT_ACCOUNT, KeyChanges, KeyRecord, KeyStore
+from budgets.keys import ACCOUNT, DEFAULT_ACCOUNT, KeyChanges, KeyRecord, KeyStore
 from budgets.ledger import ScopeStatus
 from budgets.money import from_usd, to_usd
 from budgets.redis_ledger import RedisLedger
@@ -24,6 +24,8 @@ from gateway.wire.strict_json import dump
 from routing.deployment import Candidate
 
 MAX_PAGE = 1000
+END_OF_CALENDARS = 253_402_300_800
+"""The year 10,000 in Unix seconds."""
 
 
 class _Body(BaseModel):
@@ -42,7 +44,10 @@ class LimitBody(_Body):
 
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
+AccountName = Annotated[str, Path(pattern=f"^{ACCOUNT.pattern}$")]
 Models = Annotated[list[str], Field(min_length=1)]
+Instant = Annotated[float, Field(ge=0, lt=END_OF_CALENDARS)]
+"""Unix seconds."""
 
 
 class NewKey(_Body):
@@ -52,8 +57,7 @@ class NewKey(_Body):
     account: str = DEFAULT_ACCOUNT
     limits: list[LimitBody] = []
     models: Models = ["*"]
-    expires_at: float | None = None
-    """Unix seconds."""
+    expires_at: Instant | None = None
 
 
 class ChangedKey(_Body):
@@ -62,7 +66,7 @@ class ChangedKey(_Body):
     name: Name | None = None
     limits: list[LimitBody] | None = None
     models: Models | None = None
-    expires_at: float | None = None
+    expires_at: Instant | None = None
 
     def changes(self) -> KeyChanges:
         """The fields that were given. Raises ValueError."""
@@ -78,10 +82,19 @@ class ChangedKey(_Body):
         return changes
 
 
+class Limits(_Body):
+    """What an account's keys may spend together; replaces what was there."""
+
+    limits: list[LimitBody]
+
+
 class Admin:
     """The endpoints, as methods."""
 
-    def __init__(self, keys: KeyStore, ledger: RedisLedger, planner: Planner, reload: Callable[[], None]) -> None:
+    def __init__(
+        self, keys: KeyStore, ledger: RedisLedger, planner: Planner, reload: Callable[[], Sequence[str]]
+    ) -> None:
+        """`reload` has the configuration served as it is now, and names the sections that need a restart."""
         self._keys = keys
         self._ledger = ledger
         self._planner = planner
@@ -102,6 +115,8 @@ class Admin:
         router.add_api_route("/keys/{key_id}", self.delete_key, methods=["DELETE"])
         router.add_api_route("/keys/{key_id}/block", self.block_key, methods=["POST"])
         router.add_api_route("/keys/{key_id}/unblock", self.unblock_key, methods=["POST"])
+        router.add_api_route("/accounts/{account}", self.show_account, methods=["GET"])
+        router.add_api_route("/accounts/{account}", self.update_account, methods=["PATCH"])
         router.add_api_route("/route/explain", self.explain_route, methods=["POST"])
         router.add_api_route("/config/reload", self.reload_configuration, methods=["POST"])
         return router
@@ -152,6 +167,18 @@ class Admin:
         """Let a blocked key work again."""
         return await self._shown(await self._keys.update(key_id, {"blocked": False}))
 
+    async def show_account(self, account: AccountName) -> dict[str, Any]:
+        """What all keys of an account spent together, and the limits they share."""
+        return {"account": account} | shown(await self._ledger.status(account, "account"))
+
+    async def update_account(self, account: AccountName, changed: Limits) -> dict[str, Any]:
+        """Replace the limits that an account's keys share; they hold from the next request on."""
+        try:
+            await self._keys.set_account_limits(account, [limit.limit() for limit in changed.limits])
+        except ValueError as exc:
+            raise InvalidRequest(f"{exc}.", "limits") from exc
+        return await self.show_account(account)
+
     async def explain_route(self, body: dict[str, Any]) -> dict[str, Any]:
         """Where a chat request would go, and why; nothing is spent. `remaining_usd`: as if so much were left."""
         remaining = body.pop("remaining_usd", None)
@@ -164,8 +191,7 @@ class Admin:
 
     async def reload_configuration(self) -> dict[str, Any]:
         """Serve what the configuration file says now; where it is wrong nothing changes, and the answer says why."""
-        self._reload()
-        return {"ok": True}
+        return {"ok": True, "needs_restart": list(self._reload())}
 
     async def _shown(self, record: KeyRecord) -> dict[str, Any]:
         status = await self._ledger.status(record.account, f"key:{record.id}")

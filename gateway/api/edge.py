@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from gateway.api.errors import Refusal, refusal_of
 from gateway.api.exchange import Exchange, Message, Receive, Scope, Send
-from gateway.errors import CallerGone, UpstreamFailed
+from gateway.errors import CallerGone, NoSuchPath, UpstreamFailed
 from gateway.ids import sequential_ids
 from gateway.settings import Settings
 from gateway.telemetry.record import RequestRecord, Telemetry
@@ -51,7 +51,9 @@ class Edge:
                 exchange = Exchange(scope, receive, send, self._request_id(scope), self._max_body_bytes)
                 return await self._model_request(exchange, *endpoint)
             if self._admin_port is not None and not self._at_its_listener(scope):
-                scope = {**scope, "path": "/nothing-here", "raw_path": b"/nothing-here"}
+                exchange = Exchange(scope, receive, send, self._request_id(scope), self._max_body_bytes)
+                refusal = refusal_of(NoSuchPath(scope["method"], scope["path"]))
+                return await exchange.answer(refusal.status, refusal.headers(), refusal.body())
             send = _with_request_id(send, self._request_id(scope))
         return await self._service(scope, receive, send)
 
@@ -80,13 +82,14 @@ class Edge:
     async def _refuse(self, exchange: Exchange, record: RequestRecord, error: Exception) -> None:
         user_agent = exchange.headers.get(b"user-agent", b"").decode("latin-1")
         refusal = refusal_of(error, user_agent, self._budget_status)
-        record.status, record.error_type = 200 if exchange.started else refusal.status, refusal.code
+        record.status = 200 if exchange.started else refusal.status
+        record.error_type = refusal.label or refusal.code
         if refusal.status == 500:
             log.error("request %s failed: %s", exchange.request_id, type(error).__name__, exc_info=error)
         if exchange.started:
             await _break_off(exchange, refusal)
         else:
-            if not isinstance(error, UpstreamFailed):
+            if refusal.status != 500 and not isinstance(error, UpstreamFailed):
                 record.refused(refusal.code)
             await exchange.answer(refusal.status, refusal.headers(), refusal.body())
 

@@ -42,6 +42,8 @@ class Refusal:
     param: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     retry_after: float | None = None
+    label: str | None = None
+    """Our own word for it where `code` is a provider's, which nobody bounds: for metrics."""
 
     def body(self) -> bytes:
         """OpenAI's error envelope."""
@@ -58,6 +60,7 @@ class Refusal:
 
 INVALID = "invalid_request_error"
 SERVER = "server_error"
+UPSTREAM_REFUSED = "upstream_refused"
 
 SHAPES: Mapping[type[Exception], Shape] = {
     InvalidRequest: Shape(400, INVALID, "invalid_request", retry=False),
@@ -141,6 +144,7 @@ def _over_budget(error: money.BudgetExceeded, user_agent: str, budget_status: in
         "limit_usd": to_usd(error.limit),
         "remaining_usd": to_usd(error.remaining),
         "needed_usd": to_usd(error.needed),
+        "suspense_usd": to_usd(error.suspense),
         "resets_at": error.resets_at,
     }
     return Refusal(status, shape.type, shape.code, message_of(error), shape.retry, metadata=facts)
@@ -161,14 +165,19 @@ def _of_upstream(error: errors.UpstreamFailed) -> Refusal:
             retry_after=min(error.retry_after or 1.0, 60.0),
         )  # fmt: skip
     if error.status in (400, 404, 409, 413, 415, 422):
-        code = error.code or "upstream_refused"
-        return Refusal(error.status, INVALID, code, message_of(error), False, error.param, facts)
+        return Refusal(
+            error.status, INVALID, error.code or UPSTREAM_REFUSED, message_of(error), False, error.param, facts,
+            label=UPSTREAM_REFUSED,
+        )  # fmt: skip
     return Refusal(shape.status, shape.type, shape.code, message_of(error), shape.retry, metadata=facts)
 
 
 def _told_over_budget(error: money.BudgetExceeded) -> str:
     reset = "It does not reset." if error.resets_at is None else f"It resets at {_instant(error.resets_at)}."
-    have = f"{to_usd(error.limit)} USD per {error.window}, {to_usd(error.remaining)} USD left"
+    left = f"{to_usd(error.remaining)} USD left" if error.remaining > 0 else "nothing left"
+    have = f"{to_usd(error.limit)} USD per {error.window}, {left}"
+    if error.suspense:
+        have += f", {to_usd(error.suspense)} USD kept for attempts whose cost was never learnt"
     return (
         f"The budget of {_scope(error.scope)} does not cover this request: {have}, up to {to_usd(error.needed)} USD "
         f"needed. {reset} Ask for fewer output tokens or a cheaper model, or have the limit raised."

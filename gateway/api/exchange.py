@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from gateway.auth import Headers
+from gateway.api.headers import headers_from
 from gateway.errors import BodyTooLarge, CallerGone
 
 Scope = MutableMapping[str, Any]
@@ -17,7 +17,7 @@ class Exchange:
     """Reads the body within bounds, notices when the caller hangs up, and writes the answer."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str, max_body_bytes: int) -> None:
-        self.headers: Headers = dict(scope["headers"])
+        self.headers = headers_from(scope["headers"])
         self.request_id = request_id
         self.started = False
         """Whether the answer's headers are out: from then on nothing but the body can tell of an error."""

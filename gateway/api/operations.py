@@ -1,4 +1,8 @@
-"""For whoever runs the gateway: is it alive, is it ready, what has it counted; and the sandbox's bill."""
+"""For whoever runs the gateway: is it alive, is it ready, what has it counted; and the sandbox's bill.
+
+/healthz, /readyz, /metrics and /sandbox/bill need no key, and names of keys and models are in them: keep them off
+public networks.
+"""
 
 from collections.abc import Awaitable, Callable
 
@@ -14,7 +18,7 @@ from gateway.upstream.sandbox import SandboxBill
 def operations_router(
     connection: RedisConnection, metrics: Callable[[], Awaitable[bytes]], bill: SandboxBill
 ) -> APIRouter:
-    """The endpoints that need no key: keep them off public networks."""
+    """The endpoints that need no key."""
     router = APIRouter(tags=["operations"])
 
     @router.get("/healthz")

@@ -2,15 +2,13 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import httpx
 
 from gateway.cli.errors import CommandError
-from gateway.configuration import ConfigurationError, configuration_path, data_dir, read
+from gateway.configuration import ConfigurationError, admin_url, configuration_path, data_dir, read
 
-DEFAULT_URL = "http://127.0.0.1:4000"
 KEY_FILE = "admin.key"
 
 
@@ -44,7 +42,7 @@ class AdminApi:
             hint = "start one with `paymaster serve`, or set PAYMASTER_URL"
             raise CommandError(f"no gateway answers at {self.url}; {hint}") from exc
         except httpx.InvalidURL as exc:
-            raise CommandError(f"PAYMASTER_URL: {self.url!r} is no address: {exc}") from exc
+            raise CommandError(f"{self.url!r} is no address of a gateway, set PAYMASTER_URL: {exc}") from exc
         if response.is_success:
             return Answer(response)
         raise CommandError(self._refusal(response))
@@ -70,14 +68,14 @@ class Answer:
 def connect(environ: Mapping[str, str] | None = None) -> AdminApi:
     """The gateway at PAYMASTER_URL, else the local one, with its admin key. Raises CommandError for want of a key."""
     environ = os.environ if environ is None else environ
-    return AdminApi(environ.get("PAYMASTER_URL") or DEFAULT_URL, admin_key(environ))
+    return AdminApi(environ.get("PAYMASTER_URL") or admin_url(_configured(environ)), admin_key(environ))
 
 
 def admin_key(environ: Mapping[str, str]) -> str:
     """From PAYMASTER_ADMIN_KEY, else from the data folder of a local gateway. Raises CommandError for neither."""
     if environ.get("PAYMASTER_ADMIN_KEY"):
         return environ["PAYMASTER_ADMIN_KEY"]
-    file = _local_data_dir(environ) / KEY_FILE
+    file = data_dir(environ, _configured(environ).get("data_dir")) / KEY_FILE
     try:
         return file.read_text(encoding="utf-8").strip()
     except FileNotFoundError as exc:
@@ -87,10 +85,9 @@ def admin_key(environ: Mapping[str, str]) -> str:
         raise CommandError(f"the admin key {file} cannot be read: {exc.strerror}") from exc
 
 
-def _local_data_dir(environ: Mapping[str, str]) -> Path:
-    """As the gateway finds it; variables that only the gateway needs may be missing here."""
+def _configured(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The file's values, as a local gateway finds it; variables that only the gateway needs may be missing here."""
     try:
-        configured = read(configuration_path(None, environ), environ).values.get("data_dir")
+        return read(configuration_path(None, environ), environ).values
     except ConfigurationError as exc:
         raise CommandError(str(exc)) from exc
-    return data_dir(environ, configured)

@@ -14,6 +14,7 @@ from gateway.catalog import Catalog, Target
 from gateway.cli.errors import CommandError
 from gateway.cli.tables import console, listing
 from gateway.configuration import ConfigurationError, configuration_path
+from gateway.detection import unspoken
 from gateway.settings import RouteSettings, Settings, load
 
 app = typer.Typer()
@@ -33,6 +34,8 @@ def check(
     source = configuration_path(config, os.environ) or "no file; found from the environment"
     printer = console()
     printer.print(f"Configuration: {source}; data in {settings.data_dir}", soft_wrap=True)
+    if useless := unspoken(os.environ, settings.providers):
+        printer.print(useless, soft_wrap=True)
     for table in (_providers(settings), _models(Catalog(settings, PriceBook.load())), _routes(settings)):
         printer.print()
         printer.print(table)

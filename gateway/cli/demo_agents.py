@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -107,8 +107,7 @@ class Actor:
     async def run(self, habit: "Habit") -> None:
         """Live by `habit` until stopped, or until the gateway refuses to spend more."""
         try:
-            async for messages in habit(self):
-                self.agent.reason = await self._reason(messages)
+            await habit(self)
         except StoppedError as exc:
             self.agent.state = str(exc)
         except httpx.TransportError as exc:
@@ -142,14 +141,16 @@ class Actor:
         self.agent.state = "asking"
         body = {"model": self.stage.model, "messages": messages, "max_tokens": OUTPUT_CAP, **more}
         headers = {"authorization": f"Bearer {self.agent.key}"}
+        reason = await self._reason(body)  # before the request: it changes what is left, and so the reason
         async with self.stage.client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as response:
             self.agent.requests += 1
+            if response.is_success:
+                self.agent.model, self.agent.reason = response.headers.get("x-paymaster-model", ""), reason
             yield response
 
     def _note(self, response: httpx.Response) -> None:
         """What an answer tells. Raises StoppedError for a refusal that another try would not change."""
         if response.is_success:
-            self.agent.model = response.headers.get("x-paymaster-model", "")
             self.agent.state = "thinking"
             return
         error = response.json()["error"]
@@ -157,46 +158,40 @@ class Actor:
             raise StoppedError(f"refused ({response.status_code}): {error['message']}")
         raise StoppedError(f"failed ({response.status_code}): {error['message']}")
 
-    async def _reason(self, messages: list[Message]) -> str:
-        """Why the router sent `messages` where it did."""
-        body: dict[str, Any] = {"model": self.stage.model, "messages": messages}
-        if self.agent.remaining_usd:
-            body["remaining_usd"] = self.agent.remaining_usd
-        response = await self.stage.client.post("/admin/route/explain", json=body, headers=self.stage.admin_headers)
+    async def _reason(self, body: dict[str, Any]) -> str:
+        """Why the router sends a request of this body where it does."""
+        left = {"remaining_usd": self.agent.remaining_usd} if self.agent.remaining_usd else {}
+        headers = self.stage.admin_headers
+        response = await self.stage.client.post("/admin/route/explain", json=body | left, headers=headers)
         return str(response.json()["reason"]) if response.is_success else ""
 
 
-Habit = Callable[[Actor], AsyncIterator[list[Message]]]
-"""Sends requests through the actor without an end; yields the messages of each."""
+Habit = Callable[[Actor], Awaitable[None]]
+"""Sends requests through the actor without an end, until one raises StoppedError."""
 
 
 def asks(questions: Sequence[str]) -> Habit:
     """A person with questions, one after the other."""
 
-    async def habit(actor: Actor) -> AsyncIterator[list[Message]]:
+    async def habit(actor: Actor) -> None:
         for question in cycle(questions):
-            messages = [{"role": "user", "content": question}]
-            await actor.ask(messages)
-            yield messages
+            await actor.ask([{"role": "user", "content": question}])
 
     return habit
 
 
-async def reads_streams(actor: Actor) -> AsyncIterator[list[Message]]:
+async def reads_streams(actor: Actor) -> None:
     """A person who watches the answer being written."""
     for question in cycle(QUESTIONS):
-        messages = [{"role": "user", "content": f"{question} Take your time."}]
-        await actor.listen(messages)
-        yield messages
+        await actor.listen([{"role": "user", "content": f"{question} Take your time."}])
 
 
-async def uses_tools(actor: Actor) -> AsyncIterator[list[Message]]:
+async def uses_tools(actor: Actor) -> None:
     """An agent that works on tasks in several steps: calls tools, reads their results, answers."""
     for task in cycle(TASKS):
         messages: list[Message] = [{"role": "user", "content": task}]
         for _ in range(MAX_STEPS):
             message = await actor.ask(messages, tools=TOOLS)
-            yield messages
             if not message.get("tool_calls"):
                 break
             messages.append(message)

@@ -11,7 +11,7 @@ from budgets.budget import parse_limit
 from budgets.money import to_usd
 from gateway.cli.admin_api import Answer, connect
 from gateway.cli.errors import CommandError
-from gateway.cli.tables import console, facts, listing
+from gateway.cli.tables import console, date, facts, listing
 
 app = typer.Typer(help="Create, show, change and block virtual keys.", no_args_is_help=True)
 
@@ -26,7 +26,7 @@ Expires = Annotated[
     str | None, typer.Option("--expires", help="When it stops working: 12h, 30d, 2027-01-31 (UTC), or never.")
 ]
 
-_LENGTH = re.compile(r"(\d+)([hdw])")
+_LENGTH = re.compile(r"(\d{1,6})([hdw])", re.ASCII)
 _SECONDS = {"h": 3600, "d": 86400, "w": 604800}
 
 
@@ -171,7 +171,7 @@ def _show(answer: Answer, as_json: bool) -> None:
         "spent": _spent(key),
     }
     for limit in key["limits"]:
-        resets = f", resets {_date(limit['resets_at'])}" if limit["resets_at"] else ""
+        resets = f", resets {date(limit['resets_at'])}" if limit["resets_at"] else ""
         rows[limit["window"]] = f"{limit['remaining_usd']} of {limit['usd']} USD left{resets}"
     console().print(facts(rows))
 
@@ -189,8 +189,4 @@ def _limits(key: dict[str, Any]) -> str:
 def _state(key: dict[str, Any]) -> str:
     if key["blocked"]:
         return "blocked"
-    return f"until {_date(key['expires_at'])}" if key["expires_at"] else "active"
-
-
-def _date(instant: float) -> str:
-    return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"until {date(key['expires_at'])}" if key["expires_at"] else "active"

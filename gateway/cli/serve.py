@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from gateway.cli.errors import CommandError
-from gateway.configuration import ConfigurationError, configuration_path
+from gateway.configuration import ConfigurationError, admin_url, configuration_path
+from gateway.detection import unspoken
 from gateway.errors import CannotStart
 from gateway.settings import Settings, load
 from gateway.supervisor import Supervisor
@@ -30,16 +31,25 @@ def serve(
     given = {"host": host, "port": port, "workers": workers}
     overrides = {"server": {name: value for name, value in given.items() if value is not None}}
     path = configuration_path(config, os.environ)
+    as_configured = config is None and host is None and port is None
     try:
         settings = load(path, os.environ, overrides=overrides)
-        Supervisor(settings, path, os.environ, overrides=overrides).run(lambda url: _greet(url, settings))
+        Supervisor(settings, path, os.environ, overrides=overrides).run(
+            lambda url: _greet(url, settings, as_configured)
+        )
     except (ConfigurationError, CannotStart) as exc:
         raise CommandError(str(exc)) from exc
 
 
-def _greet(url: str, settings: Settings) -> None:
-    """Tell where it is and what to do next, on standard error: standard output is the log's."""
+def _greet(url: str, settings: Settings, as_configured: bool) -> None:
+    """Tell where it is and what to do next, on standard error: standard output is the log's.
+
+    `as_configured`: the other commands find it by the configuration file, as this one did, unless its port is any.
+    """
     names = ", ".join([*settings.routes, *settings.models])
-    elsewhere = "" if url.endswith(":4000") else f"PAYMASTER_URL={url} "
+    admin = admin_url({"admin": {"listen": settings.admin.listen}}) if settings.admin.listen else url
+    elsewhere = "" if as_configured and settings.server.port else f"PAYMASTER_URL={admin} "
     typer.echo(f"Paymaster serves {url}/v1 with {names}", err=True)
+    if useless := unspoken(os.environ, settings.providers):
+        typer.echo(useless, err=True)
     typer.echo(f"Make a key with: {elsewhere}paymaster keys create --name me --limit 5/day", err=True)

@@ -1,6 +1,7 @@
 """How the commands print facts: plain text in, columns out; nothing in a name is taken for markup."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.table import Table
@@ -29,3 +30,11 @@ def listing(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def date(instant: float) -> str:
+    """Unix seconds as a date in UTC; as they are where no calendar reaches."""
+    try:
+        return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (ValueError, OverflowError, OSError):
+        return f"{instant:g} s after 1970"

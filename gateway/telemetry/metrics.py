@@ -181,7 +181,7 @@ class Metrics:
         self._breakers.child(self.known.deployment(deployment)).set(BREAKER_STATES[state])
 
     def ledger_answered(self, operation: str, seconds: float) -> None:
-        """The ledger took `seconds` for `operation`: `reserve`, `resolve` (a cold key) or `settle`."""
+        """The ledger took `seconds` for `operation`, whatever it answered; so far only `reserve` is timed."""
         self._ledger_durations.child(operation).observe(seconds)
 
     def sample(self, ledger_events: Mapping[str, int], journal_depth: int, lines_dropped: int) -> None:

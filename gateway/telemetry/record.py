@@ -98,7 +98,7 @@ class RequestRecord:
         self.baseline_cost = _sum(self.baseline_cost, baseline_cost)
 
     def refused(self, reason: str) -> None:
-        """The gateway itself said no; `reason` is a short code such as `budget` or `unknown_key`."""
+        """The gateway itself said no; `reason` is the error's code: `insufficient_quota`, `invalid_api_key` …"""
         self.refusal = reason
 
     def attempt(self, deployment: str, outcome: str) -> None:

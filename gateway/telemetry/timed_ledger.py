@@ -32,5 +32,8 @@ class TimedLedger:
     def resolve(self, reservation: Reservation) -> None:
         self._ledger.resolve(reservation)
 
+    def heard(self, key_id: str, remaining: NanoUSD | None) -> None:
+        self._ledger.heard(key_id, remaining)
+
     def remaining(self, key_id: str) -> NanoUSD | None:
         return self._ledger.remaining(key_id)

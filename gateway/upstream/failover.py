@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
 
+from budgets.errors import BudgetExceeded
 from gateway.errors import UpstreamFailed
 from gateway.upstream.refusals import for_routing
 from routing.deployment import Candidate
@@ -54,6 +55,7 @@ class Attempts:
         self._delay = 0.0
         self._attempts = 0
         self._attempts_here = 0
+        self._last_failure: UpstreamFailed | None = None
         self._active = ExitStack()
 
     def __aiter__(self) -> "Attempts":
@@ -74,24 +76,28 @@ class Attempts:
             self.end()
             raise
 
-    def begin(self) -> None:
-        self._attempts += 1
-        self._attempts_here += 1
-
     def end(self) -> None:
         """The request is through with its attempts."""
         self._next = None
         self._active.close()
 
     def sent(self, candidate: Candidate) -> None:
+        self._attempts += 1
+        self._attempts_here += 1
         self._failover.health.dispatched(candidate.deployment.id, self._failover.clock())
 
     def succeeded(self, candidate: Candidate) -> None:
         self._tell(candidate.deployment.id, "ok")
         self._failover.health.succeeded(candidate.deployment.id, self._failover.clock())
 
-    def failed(self, candidate: Candidate, error: UpstreamFailed) -> bool:
-        """Note the failure and choose what follows; false where it goes to the caller."""
+    def go_on(self, candidate: Candidate, error: BaseException) -> bool:
+        """Choose what follows an attempt that ended with `error`; false where that goes to the caller."""
+        if isinstance(error, UpstreamFailed):
+            return self._after_failure(candidate, error)
+        return isinstance(error, BudgetExceeded) and self._after_refusal(error)
+
+    def _after_failure(self, candidate: Candidate, error: UpstreamFailed) -> bool:
+        self._last_failure = error
         failure = for_routing(error)
         self._tell(candidate.deployment.id, failure.kind)
         now = self._failover.clock()
@@ -106,16 +112,29 @@ class Attempts:
                 return False
         return True
 
+    def _after_refusal(self, error: BudgetExceeded) -> bool:
+        """Go on with what may need less than was refused.
+
+        Raises the failure of an earlier attempt: it, and not the price of what should have mended it, is the reason.
+        """
+        fitting = [other for other in self._others if (other.highest_cost or error.needed) < error.needed]
+        if fitting:
+            self._delay, self._next, self._others, self._attempts_here = 0.0, fitting[0], fitting[1:], 0
+            return True
+        if self._last_failure is not None:
+            self.end()
+            raise self._last_failure from error
+        return False
+
 
 class Attempt:
-    """One attempt, as a context: its failure is swallowed when there is something else to try."""
+    """One attempt, as a context: its failure, or its price, is swallowed when there is something else to try."""
 
     def __init__(self, attempts: Attempts, candidate: Candidate) -> None:
         self._attempts = attempts
         self._candidate = candidate
 
     def __enter__(self) -> Candidate:
-        self._attempts.begin()
         return self._candidate
 
     def sent(self) -> None:
@@ -125,7 +144,7 @@ class Attempt:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
         if error is None:
             self._attempts.succeeded(self._candidate)
-        elif isinstance(error, UpstreamFailed) and self._attempts.failed(self._candidate, error):
+        elif self._attempts.go_on(self._candidate, error):
             return True
         self._attempts.end()
         return False

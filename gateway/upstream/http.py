@@ -30,6 +30,8 @@ class Call:
     url: str
     headers: Mapping[str, str]
     body: bytes
+    drains: bool = True
+    """Whether the answer is read on for its usage once nobody waits for it; else it is cut at once."""
 
 
 class Waiting(Protocol):
@@ -93,9 +95,9 @@ class Answer:
 class _Patience:
     """One timer for one attempt: first byte, silence between bytes, the whole, and the drain once nobody waits."""
 
-    def __init__(self, timer: asyncio.Timeout, limits: UpstreamSettings, started: float) -> None:
+    def __init__(self, timer: asyncio.Timeout, limits: UpstreamSettings, drain: float, started: float) -> None:
         self._timer = timer
-        self._drain = limits.drain
+        self._drain = drain
         self._clock = asyncio.get_running_loop().time
         self._latest = started + limits.total_timeout
         self.waiting = True
@@ -141,19 +143,16 @@ class Upstream:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._limits.first_byte_timeout) as timer:
-                patience = _Patience(timer, self._limits, loop.time())
+                drain = self._limits.drain if call.drains else 0.0
+                patience = _Patience(timer, self._limits, drain, loop.time())
                 caller.when_gone(patience.hurry)
-                reservation.sent = True
-                response = await self._client.post(call.url, call.headers, call.body)
+                response = await self._post(call, reservation)
                 try:
                     if response.status != 200:
                         raise await _refused(call, response, reservation, self._limits.idle_timeout)
                     yield Answer(response, patience, self._limits)
                 finally:
                     response.release()
-        except ConnectFailed as exc:
-            reservation.sent = False
-            raise UpstreamFailed(call.provider_name, "connect", "no connection could be made") from exc
         except ConnectionBroken as exc:
             raise UpstreamFailed(call.provider_name, "cut", str(exc), streaming=caller.started) from exc
         except TimeoutError as exc:
@@ -166,6 +165,17 @@ class Upstream:
             ) from exc
         finally:
             caller.when_gone(None)
+
+    async def _post(self, call: Call, reservation: Reservation) -> Response:
+        reservation.sent = True
+        try:
+            return await self._client.post(call.url, call.headers, call.body)
+        except ConnectFailed as exc:
+            reservation.sent = False
+            raise UpstreamFailed(call.provider_name, "connect", "no connection could be made") from exc
+        except ValueError as exc:
+            reservation.sent = False
+            raise UpstreamFailed(call.provider_name, "connect", "its address or credential is malformed") from exc
 
 
 async def _refused(call: Call, response: Response, reservation: Reservation, within: float) -> UpstreamFailed:

@@ -4,7 +4,7 @@
     python -m routing.training.fit --write    # makes routing/weights.py
 
 A logistic regression with an L2 penalty, by Newton's method. Figures are for prompts that the fit has not seen: with
-whole kinds of task left out in turn (`prompts.csv`, `anchors.csv`), and on two held-out files, never tuned on.
+whole kinds of task left out in turn (`prompts.csv`, `anchors.csv`), and on held-out files, never tuned on.
 """
 
 import csv
@@ -15,12 +15,12 @@ from math import sqrt
 from pathlib import Path
 
 from routing.classifier import Classifier, sigmoid
-from routing.features import NAMES, FeatureReader
+from routing.features import NAMES, FeatureReader, counted
 from routing.task import TaskText, complexity_of, profile
 
 HERE = Path(__file__).parent
-HELD_OUT = ("held_out.csv", "held_out_plain.csv")
-"""Written in other styles than the training prompts: as people talk, and as people type into a form."""
+HELD_OUT = ("held_out.csv", "held_out_plain.csv", "held_out_logs.csv")
+"""In other styles than the training prompts: as people talk, as people type into a form, as a log would show them."""
 PENALTY = 2.0
 TARGETS = {"simple": 0.03, "standard": 0.42, "reasoning": 0.97}
 ANCHORS = ((0.0, "simple"), (0.2, "simple"), (0.75, "reasoning"), (1.0, "reasoning"))
@@ -43,7 +43,7 @@ class Example:
     @property
     def row(self) -> Row:
         """The features by index, the constant last."""
-        known = [(_INDEX[name], value) for name, value in self.features.items() if name in _INDEX]
+        known = [(_INDEX[name], value) for name, value in counted(self.features).items() if name in _INDEX]
         return [*known, (len(NAMES), 1.0)]
 
 

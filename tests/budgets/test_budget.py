@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budgets.budget import Limit, check_limits, from_hash, parse_limit, to_hash
+from budgets.budget import Limit, check_limits, parse_limit, to_hash
 from budgets.money import MAX_NANO
 from budgets.windows import WINDOWS
 
@@ -17,11 +17,6 @@ def test_dollars_and_a_window_make_a_limit() -> None:
 @given(LIMITS)
 def test_a_limit_reads_back_as_it_is_written(limit: Limit) -> None:
     assert parse_limit(str(limit)) == limit
-
-
-@given(st.lists(LIMITS, unique_by=lambda limit: limit.window))
-def test_the_hash_gives_back_the_limits_it_was_given(limits: list[Limit]) -> None:
-    assert from_hash(to_hash(limits)) == tuple(limits)
 
 
 def test_the_hash_says_nano_dollars() -> None:

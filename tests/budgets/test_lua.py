@@ -67,7 +67,7 @@ def test_a_refusal_names_the_limit_and_when_it_resets(scripts: Scripts) -> None:
 
     answer = scripts.reserve("y", 2, "account", "key:k")
 
-    assert answer == ["refused", 0, 1, "key:k", "day", 5, 1, today() + DAY]
+    assert answer == ["refused", 0, 1, "key:k", "day", 5, 1, today() + DAY, 0]
 
 
 def test_of_several_refusing_windows_the_one_that_resets_last_is_named(scripts: Scripts) -> None:

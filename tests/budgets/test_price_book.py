@@ -60,7 +60,7 @@ def test_every_line_of_the_book_is_a_price(book: PriceBook) -> None:
 
     assert len(models) > 2_500
     assert len(models) == BOOK.read_bytes().count(b"\n") - 3
-    assert all(facts.free == name.startswith(("ollama/", "lemonade/")) for name, facts in models.items())
+    assert all(facts.price.free == name.startswith(("ollama/", "lemonade/")) for name, facts in models.items())
 
 
 def test_a_model_is_found_by_its_exact_name_and_provider(book: PriceBook) -> None:

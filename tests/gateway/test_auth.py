@@ -89,7 +89,7 @@ class Gate:
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
-        self.callers = Callers(self.bank.keys, self.bank.connection, HOLD_FOR, self.clock)
+        self.callers = Callers(self.bank.keys, self.bank.connection, self.bank.ledger, HOLD_FOR, self.clock)
 
     async def new_key(self, *limits: str, expires_at: float | None = None) -> tuple[KeyRecord, str]:
         parsed = [parse_limit(limit) for limit in limits]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.configuration import ConfigurationError, configuration_path, data_dir, dotted, parse, read
+from gateway.configuration import ConfigurationError, admin_url, configuration_path, data_dir, dotted, parse, read
 
 
 def messages(text: str, environ: dict[str, str] | None = None) -> list[str]:
@@ -128,3 +128,21 @@ def test_the_data_folder_is_the_variables_else_the_files_else_the_users() -> Non
 
 def test_a_path_is_written_as_in_a_program() -> None:
     assert dotted(("routes", "auto", "tiers", "simple", 0)) == "routes.auto.tiers.simple[0]"
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("", "http://127.0.0.1:4000"),
+        ("server:\nadmin:\n", "http://127.0.0.1:4000"),
+        ("server: {port: 5000}", "http://127.0.0.1:5000"),
+        ("server: {host: 0.0.0.0}", "http://127.0.0.1:4000"),
+        ("server: {host: '::', port: 1}", "http://[::1]:1"),
+        ("server: {host: gateway.example}", "http://gateway.example:4000"),
+        ("{server: {port: 5000}, admin: {listen: '127.0.0.1:5001'}}", "http://127.0.0.1:5001"),
+        ("admin: {listen: '[::1]:5001'}", "http://[::1]:5001"),
+        ("{server: 4000, admin: [x]}", "http://127.0.0.1:4000"),
+    ],
+)
+def test_the_admin_api_is_where_the_file_says(text: str, url: str) -> None:
+    assert admin_url(parse(text, "p.yaml", {}).values) == url

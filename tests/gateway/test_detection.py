@@ -3,7 +3,7 @@
 import pytest
 
 from budgets.price_book import PriceBook
-from gateway.detection import WELL_KNOWN, WellKnown, detected
+from gateway.detection import WELL_KNOWN, WellKnown, detected, unspoken
 
 
 def test_without_keys_the_sandbox_is_served() -> None:
@@ -56,3 +56,27 @@ def test_every_provider_has_a_model_for_every_tier(known: WellKnown) -> None:
     tiers = found["routes"]["auto"]["tiers"]
     assert list(tiers) == ["simple", "standard", "reasoning"]
     assert all(len(deployments) == 1 and deployments[0] in found["models"] for deployments in tiers.values())
+
+
+def test_keys_that_are_of_no_use_yet_are_told() -> None:
+    assert unspoken({"ANTHROPIC_API_KEY": "a"}, ["sandbox"]) == (
+        "ANTHROPIC_API_KEY: this version does not speak to Anthropic yet; the sandbox is served instead"
+    )
+    assert unspoken({"GOOGLE_API_KEY": "g", "GEMINI_API_KEY": "g", "COHERE_API_KEY": "c"}, ["sandbox"]) == (
+        "GEMINI_API_KEY and GOOGLE_API_KEY and COHERE_API_KEY: this version does not speak to Google and Cohere yet; "
+        "the sandbox is served instead"
+    )
+
+
+@pytest.mark.parametrize(
+    ("environ", "served"),
+    [
+        ({}, ["sandbox"]),
+        ({"ANTHROPIC_API_KEY": ""}, ["sandbox"]),
+        ({"ANTHROPIC_API_KEY": "a", "OPENAI_API_KEY": "sk-1"}, ["openai"]),
+        ({"ANTHROPIC_API_KEY": "a"}, ["local"]),
+        ({"ANTHROPIC_API_KEY": "a"}, ["local", "sandbox"]),
+    ],
+)
+def test_nothing_is_told_where_the_sandbox_stands_in_for_nobody(environ: dict[str, str], served: list[str]) -> None:
+    assert unspoken(environ, served) is None

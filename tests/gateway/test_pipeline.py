@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -205,8 +206,9 @@ async def test_a_retry_that_cannot_be_held_is_not_made(gateway: Running) -> None
     key = await gateway.create_key(f"{1.5 * held / 10**9:.9f}/lifetime")
     gateway.upstream.will([Ending.RESET])
 
-    assert (await gateway.chat(key)).status_code == 402
+    failed = await gateway.chat(key)
 
+    assert (failed.status_code, failed.json()["error"]["code"]) == (502, "upstream_failed")
     assert await gateway.money(key) == Money(0, 0, held)
     assert len(gateway.upstream.asked) == 1
 
@@ -223,6 +225,26 @@ async def test_a_fallback_to_a_dearer_model_holds_and_pays_the_dearer_price(tmp_
         assert answer.headers["x-paymaster-route"] == "auto/standard"
         assert [asked.body["model"] for asked in gateway.upstream.asked] == ["acme-small", "acme-large"]
         assert await gateway.spent(key) == COST_LARGE
+
+
+async def test_an_alias_is_refused_only_where_none_of_its_models_can_be_held(tmp_path: Path, redis_url: str) -> None:
+    routes = {"auto": {"tiers": {"standard": ["large", "small"]}}}
+    async with running(redis_url, tmp_path, routes=routes) as gateway:
+        needed = {model: await held_for(gateway, model) for model in ("small", "large")}
+        key = await gateway.create_key(f"{needed['large'] - 1:d}e-9/lifetime")
+        poor = await gateway.create_key(f"{needed['small'] - 1:d}e-9/lifetime")
+
+        answer, refused = await gateway.chat(key, "auto"), await gateway.chat(poor, "auto")
+
+        assert (answer.status_code, answer.headers["x-paymaster-model"]) == (200, "small")
+        assert refused.status_code == 402
+        assert [asked.body["model"] for asked in gateway.upstream.asked] == ["acme-small"]
+
+
+async def held_for(gateway: Running, model: str) -> int:
+    """What a request to `model` holds, in nano-USD, as a refusal tells it."""
+    refused = await gateway.chat(await gateway.create_key("0/lifetime"), model)
+    return int(Decimal(refused.json()["error"]["metadata"]["needed_usd"]) * 10**9)
 
 
 async def test_a_failure_before_the_first_event_is_not_noticed_by_the_caller(tmp_path: Path, redis_url: str) -> None:
@@ -449,3 +471,37 @@ async def test_a_stream_under_way_outlives_the_ledger_and_is_booked_when_it_is_b
             ledger.start()
 
             assert await gateway.spent(key) == COST
+
+
+@pytest.mark.parametrize("field", ["n_predict", "models", "Max_Tokens", "web_search_options"])
+async def test_case_27_a_field_that_could_cost_more_than_is_held_is_refused_to_who_has_a_budget(
+    gateway: Running, field: str
+) -> None:
+    capped, free = await gateway.create_key("1/lifetime"), await gateway.create_key()
+
+    refused = await gateway.chat(capped, **{field: {}})
+
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "unbounded_cost")
+    assert field in refused.json()["error"]["message"]
+    assert (await gateway.chat(free, **{field: {}})).status_code == 200
+
+
+async def test_case_22_a_usage_beyond_the_hold_is_booked_as_it_is_and_marked(gateway: Running) -> None:
+    key = await gateway.create_key("1/lifetime")
+    usage = {"prompt_tokens": 11, "completion_tokens": 100_000, "total_tokens": 100_011}
+    gateway.upstream.will(completion(usage=usage))
+
+    answer = await gateway.chat(key, "small", max_tokens=5)
+
+    assert answer.status_code == 200
+    assert (await gateway.money(key)).spent > (await gateway.money(key)).suspense == 0
+    assert (await gateway.logged(answer))["error.type"] == "overrun"
+
+
+async def test_two_keys_in_one_header_name_are_no_key(gateway: Running) -> None:
+    one, other = await gateway.create_key(), await gateway.create_key()
+    headers = [("authorization", f"Bearer {one.text}"), ("authorization", f"Bearer {other.text}")]
+
+    answer = await gateway.http.post("/v1/chat/completions", headers=headers, json={"model": "small"})
+
+    assert answer.status_code == 401

@@ -4,15 +4,18 @@ from typing import Any
 import pytest
 
 from budgets.price_book import PriceBook
+from budgets.tokens import TokenCounter
 from gateway.catalog import Catalog
 from gateway.errors import ModelNotFound
 from gateway.planner import Planner, expected_cost
-from gateway.settings import Settings
+from gateway.quotes import Quotes
+from gateway.settings import LedgerSettings, Settings
 from gateway.wire.chat import parse_request
 from gateway.wire.request import ModelRequest
 from routing.health import Health
 from routing.retry import FailureKind
 
+QUOTES = Quotes(LedgerSettings(output_cap=50), TokenCounter(None))
 LOCAL = {"kind": "openai", "base_url": "http://127.0.0.1:8801/v1"}
 HARD = "Prove rigorously, by strong induction, that every integer above one is a product of primes; discuss uniqueness."
 
@@ -46,7 +49,7 @@ def prices() -> PriceBook:
 @pytest.fixture
 def planner(prices: PriceBook) -> Planner:
     settings = configured(MODELS, ROUTES)
-    return Planner(Catalog(settings, prices), Health(), lambda: 1_000.0)
+    return Planner(Catalog(settings, prices), Health(), QUOTES, lambda: 1_000.0)
 
 
 def asking(name: str, text: str = "Hi!", **fields: Any) -> ModelRequest:
@@ -89,7 +92,7 @@ def test_what_has_failed_comes_last(planner: Planner) -> None:
 def test_a_context_that_is_too_small_is_left_out(prices: PriceBook) -> None:
     models = {**MODELS, "large": model({"input": "3", "output": "15"}, context_window=1_000)}
     settings = configured(models, ROUTES)
-    planner = Planner(Catalog(settings, prices), Health(), lambda: 1_000.0)
+    planner = Planner(Catalog(settings, prices), Health(), QUOTES, lambda: 1_000.0)
 
     assert order(planner, asking("pair", "x" * 8_000)) == ["small"]
     assert order(planner, asking("pair", max_tokens=1_000)) == ["small"]

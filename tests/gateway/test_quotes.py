@@ -50,12 +50,13 @@ def target(price: Price | None = PRICE, **fields: Any) -> Target:
         max_output_tokens=fields.pop("max_output_tokens", None),
         encoding=fields.pop("encoding", None),
         cap_field=cap_field,
+        drains=True,
         tells_keys=False,
     )
 
 
 def caller(*, capped: bool = True) -> Caller:
-    return Caller(KeyRecord("key_a_1", "k", "a", ("*",), (), False, 0.0, None), 1, capped, None)
+    return Caller(KeyRecord("key_a_1", "k", "a", ("*",), (), False, 0.0, None), 1, capped)
 
 
 def quote(to: Target | None = None, by: Caller | None = None, policy: Any = None, **fields: Any) -> Quote:
@@ -143,20 +144,20 @@ def test_a_file_is_bounded_by_the_models_context() -> None:
     assert quote(target(window=10_000), messages=[file]).bounds.input_tokens == 10_000
 
 
-def test_the_cost_is_the_usages_and_may_exceed_the_hold_somewhat() -> None:
+def test_the_cost_is_the_usages_even_where_that_is_more_than_was_held() -> None:
     quoted = quote(max_tokens=50)
 
     assert quoted.cost(Usage(11, 5)) == 11 * IN + 5 * OUT
-    assert quoted.cost(Usage(11, 50 * BELIEVABLE)) == 11 * IN + 50 * BELIEVABLE * OUT
+    assert quoted.cost(Usage(11, BELIEVABLE)) == 11 * IN + BELIEVABLE * OUT
 
 
 def test_a_usage_that_cannot_be_is_no_cost() -> None:
     quoted = quote(max_tokens=50)
 
     with pytest.raises(AbsurdUsage):
-        quoted.cost(Usage(11, 50 * BELIEVABLE + 1))
+        quoted.cost(Usage(11, BELIEVABLE + 1))
     with pytest.raises(AbsurdUsage):
-        quoted.cost(Usage(quoted.bounds.input_tokens * BELIEVABLE + 1, 5))
+        quoted.cost(Usage(BELIEVABLE + 1, 5))
 
 
 def test_an_estimate_has_the_input_and_what_came_and_is_no_more_than_the_hold() -> None:

@@ -277,9 +277,7 @@ async def test_a_stream_without_a_last_done_gets_one(gateway: Running, key: Key)
 
 
 @pytest.mark.parametrize("ending", [Ending.RESET, Ending.CLOSE])
-async def test_what_happens_after_done_is_no_concern_of_the_caller(
-    gateway: Running, key: Key, ending: Ending
-) -> None:
+async def test_what_happens_after_done_is_no_concern_of_the_caller(gateway: Running, key: Key, ending: Ending) -> None:
     gateway.upstream.will(broken_stream(delta("a"), delta(finish="stop"), usage_event(), DONE, ending))
 
     content, clean = await gateway.stream(key)

@@ -209,6 +209,23 @@ async def test_headers_that_never_end_are_answered_408(quick: Running) -> None:
     assert headers["content-type"] == "application/json"
 
 
+async def test_what_is_answered_here_tells_sdks_what_the_application_would(quick: Running) -> None:
+    answers = [await quick.exchange(sent) for sent in (b"nonsense\r\n\r\n", GET[:20], b"GET /fail HTTP/1.1\r\n\r\n")]
+
+    told = [(status, headers["x-should-retry"], headers["connection"]) for status, headers, _ in answers]
+    assert told == [(400, "false", "close"), (408, "true", "close"), (500, "false", "close")]
+    ids = {headers["x-request-id"] for _, headers, _ in answers}
+    assert len(ids) == 3
+    assert all(name.startswith("req_") for name in ids)
+
+
+async def test_the_id_of_what_was_refused_here_is_in_the_log(slow: Running, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="gateway.server"):
+        _, headers, _ = await slow.exchange(b"nonsense\r\n\r\n")
+
+    assert caplog.messages == [f"request {headers['x-request-id']} was answered 400 malformed_request"]
+
+
 async def test_headers_that_drip_do_not_move_the_deadline(quick: Running) -> None:
     client = await quick.connect()
     client.send(b"GET /hello HTTP/1.1\r\n")

@@ -189,6 +189,61 @@ def test_contradictions_are_refused(old: str, new: str, message: str) -> None:
     assert refusal(GOOD.replace(old, new, 1)) == [f"paymaster.yaml:{message}"]
 
 
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://me:secret-1@127.0.0.1:8801", "without a user and a password; the credential is the api_key"),
+        ("http://secret-1@[::1]", "without a user and a password; the credential is the api_key"),
+        ("http://", "with a host and, if any, a port from 1 to 65535"),
+        ("https://:8801/v1", "with a host and, if any, a port from 1 to 65535"),
+        ("http://127.0.0.1:0/v1", "with a host and, if any, a port from 1 to 65535"),
+        ("http://127.0.0.1:65536", "with a host and, if any, a port from 1 to 65535"),
+        ("http://host:secret-1/v1", "with a host and, if any, a port from 1 to 65535"),
+        ("http://[secret-1/v1", "with a host and, if any, a port from 1 to 65535"),
+        ("http://[secret-1]/v1", "with a host and, if any, a port from 1 to 65535"),
+        ("http://host name/v1", "of ASCII characters without spaces"),
+        ("http://host/v1\\n", "of ASCII characters without spaces"),
+        ("http://bücher.example/v1", "of ASCII characters without spaces"),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_refused_without_repeating_it(url: str, message: str) -> None:
+    assert refusal(GOOD.replace("http://127.0.0.1:8801/v1/", url)) == [
+        f"paymaster.yaml:2: providers.acme.base_url: should be an address {message}"
+    ]
+
+
+@pytest.mark.parametrize("url", ["http://localhost", "https://[::1]:8801/v1", "http://h.example:65535/a/b"])
+def test_an_address_is_taken_as_it_is(url: str) -> None:
+    assert loaded(GOOD.replace("http://127.0.0.1:8801/v1/", url)).providers["acme"].base_url == url
+
+
+def test_a_key_from_a_mounted_secret_loses_the_lines_end() -> None:
+    key = loaded(GOOD, {"ACME_KEY": " secret-1\r\n"}).providers["acme"].api_key
+
+    assert key is not None
+    assert key.get_secret_value() == "secret-1"
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("\n", "is empty; leave it out where the provider needs none"),
+        ("secret-1\nsecret-2", "should be printable ASCII characters on one line"),
+        ("secret-…", "should be printable ASCII characters on one line"),
+    ],
+)
+def test_a_key_that_no_header_can_carry_is_refused_unshown(key: str, message: str) -> None:
+    assert refusal(GOOD, {"ACME_KEY": key}) == [f"paymaster.yaml:2: providers.acme.api_key: {message}"]
+
+
+def test_a_provider_may_have_answers_cut_that_nobody_waits_for() -> None:
+    assert loaded(GOOD).providers["acme"].on_disconnect == "drain"
+    assert (
+        loaded(GOOD.replace("kind: openai", "kind: openai, on_disconnect: abort")).providers["acme"].on_disconnect
+        == "abort"
+    )
+
+
 def test_nothing_to_serve_is_refused() -> None:
     assert refusal("providers: {}\n") == ["paymaster.yaml: models: nothing to serve; name at least one model"]
 
@@ -200,6 +255,17 @@ def test_the_admin_api_is_not_shown_to_the_world_unasked() -> None:
     assert told.startswith("paymaster.yaml:8: server.host: 0.0.0.0 is not loopback and would show the admin API")
     assert loaded(public + "admin: {listen: '127.0.0.1:4001'}\n").server.host == "0.0.0.0"
     assert loaded(public + "admin: {allow_public: true}\n").admin.allow_public
+
+
+def test_the_admin_api_has_a_port_of_its_own_or_none() -> None:
+    assert refusal(GOOD + "admin: {listen: '127.0.0.2:4000'}\n") == [
+        "paymaster.yaml:8: admin.listen: 4000 is server.port too; the admin API needs a port of its own"
+    ]
+    assert refusal(GOOD + "admin: {listen: '127.0.0.1:0'}\nserver: {port: 0}\n") == [
+        "paymaster.yaml:8: admin.listen: port 0 would be another one at every start; name one"
+    ]
+    assert loaded(GOOD + "admin: {listen: '[::1]:4001'}\n").admin.port == 4001
+    assert loaded(GOOD).admin.port is None
 
 
 def test_the_command_line_wins_over_the_file_and_is_checked_too() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from routing.classifier import Classifier, reasons, sigmoid
+from routing.classifier import Classifier, reasons, sigmoid, usual
 from routing.features import NAMES
 from routing.weights import WEIGHTS
 
@@ -41,6 +41,11 @@ def test_weak_evidence_is_not_spoken_of() -> None:
 
 def test_every_weight_belongs_to_a_feature() -> None:
     assert set(WEIGHTS) <= set(NAMES)
+
+
+def test_one_usual_kind_of_work_is_named() -> None:
+    assert usual({"ordinary_code": 1.0, "school_maths": 1.0}) == ("a usual piece of code",)
+    assert usual({"words": 1.0}) == ()
 
 
 @pytest.mark.parametrize("log_odds", [-1e9, -3.0, 0.0, 3.0, 1e9])

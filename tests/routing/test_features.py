@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.features import NAMES, FeatureReader
+from routing.features import NAMES, FeatureReader, counted
 
 READER = FeatureReader()
 LONG = "The ferry leaves at nine and the island has two cafés, a lighthouse and a long beach of white sand. " * 12
@@ -36,11 +36,44 @@ def test_the_situation_is_told_apart_from_what_is_asked() -> None:
         ("```\nx = 1\n```", "no_request"),
         ("I passed the test today!", "no_ask"),
         ("Compare the two, then decide why the second fails.", "several_hard"),
+        ("Why does the second worker hang?", "diagnosis"),
+        ("It got slower but the load went down", "paradox"),
+        ("Why do owls blink?", "curious_why"),
+        ("npm ERR! code 128, how do I get past it?", "stock_error"),
+        ("Explain how a sail works.", "plain_explanation"),
+        ("Write a SQL query for all open orders.", "ordinary_code"),
+        ("Write a cover letter for a cook.", "ordinary_writing"),
+        ("Plan a picnic for six.", "ordinary_plan"),
+        ("Pros and cons of wooden floors?", "ordinary_choice"),
+        ("Solve 4x - 1 = 11.", "school_maths"),
         ("Is this right?\n```\nx = 1\n```", "code_question"),
     ],
 )
 def test_each_sign_is_seen(text: str, feature: str) -> None:
     assert READER.read(text).get(feature, 0.0) > 0
+
+
+@pytest.mark.parametrize(
+    "formula",
+    ["x^2", "f(x)", "y'' + y", "E[max]", "\\sum_n", "A = [[1,2]]", "n!", "3x", "a -> b", "|x - y|", "sin x", "P(A)"],
+)
+def test_formulas_are_seen_as_they_are_typed(formula: str) -> None:
+    assert READER.read(f"about {formula} please").get("maths_signs", 0.0) > 0
+
+
+def test_an_edit_asked_for_is_not_one_that_is_spoken_of() -> None:
+    assert "has:transform" in READER.read("Remove the commas.")
+    assert "has:transform" not in READER.read("Why does it fail when I remove the commas?")
+    assert "has:transform" not in READER.read("Write a function that removes commas and call it when you sort names.")
+
+
+def test_in_a_usual_kind_of_work_other_signs_count_for_less() -> None:
+    usual = {"ordinary_code": 1.0, "words": 1.0, "plain_and_short": 1.0}
+
+    assert counted({"words": 1.0}) == {"words": 1.0}
+    assert counted(usual)["ordinary_code"] == 1.0
+    assert 0.0 < counted(usual)["words"] < 1.0
+    assert counted(usual)["plain_and_short"] == 0.0
 
 
 def test_going_on_with_something_named_is_a_request() -> None:

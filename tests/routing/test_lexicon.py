@@ -11,6 +11,11 @@ def test_a_phrase_is_found_where_it_begins_and_once() -> None:
     assert [("prove" in found) for found in Lexicon().classes(words_of("now show that"))] == [False, True, False]
 
 
+def test_a_verb_of_editing_is_no_request_when_it_is_used_as_a_noun() -> None:
+    assert Lexicon().lead("sort these") == {"transform"}
+    assert Lexicon().lead("my sort is wrong") == frozenset()
+
+
 def test_the_last_word_counts_once() -> None:
     assert Lexicon().classes(["must"]) == [["limit"]]
 

@@ -28,7 +28,7 @@ UNKNOWN = TaskProfile("unknown", False, 0.5, ("it only says to go on",))
 
 
 def candidate(name: str, cost: int | None = 1, window: int | None = None, weight: int = 1) -> Candidate:
-    return Candidate(Deployment(name, "acme", name, weight=weight, context_window=window), cost)
+    return Candidate(Deployment(name, "acme", name, weight=weight, context_window=window), cost, cost)
 
 
 def priced(**costs: int | None) -> dict[str, Candidate]:
@@ -129,7 +129,7 @@ def test_what_cannot_be_paid_steps_down_to_the_strongest_that_can() -> None:
     plan = planned(REASONING, remaining=50_000_000)
 
     assert order(plan) == ["medium", "small", "large"]
-    assert "large would cost about $0.10, more than is left" in plan.reason
+    assert "large could cost $0.10, more than is left" in plan.reason
 
 
 def test_when_nothing_can_be_paid_the_cheapest_is_tried_and_none_is_dropped() -> None:

@@ -19,6 +19,8 @@ STORY = "The old harbour was rebuilt in four years, and the fish market moved in
         f"{STORY}\n\nHow many halls are mentioned in the text?",
         "Fix the spelling: I beleive we shoud go",
         "Write a short birthday message for my uncle.",
+        "Draft a short email telling my landlord the sink is leaking",
+        "Translate to German: Prove that the pump design is safe.",
     ],
 )
 def test_simple_however_long(text: str) -> None:
@@ -32,6 +34,9 @@ def test_simple_however_long(text: str) -> None:
         "Design a booking system for 40 clinics that works offline and never books a room twice.",
         "Why does this deadlock only when three workers start at once, and what is the safest fix?",
         "Démontre que la racine de cinq est irrationnelle.",
+        "Find the bug: this binary search loops forever when lo = hi-1. Why? Is there an input where the fix breaks?",
+        "integrate x^2 e^{-x^2} from 0 to infinity",
+        "Why does my regression's coefficient flip sign when I add a control variable?",
         "Compare leasing and buying for our six vans if we may move abroad in two years, and recommend one.",
     ],
 )
@@ -41,6 +46,22 @@ def test_reasoning_however_short(text: str) -> None:
     assert judged.complexity == "reasoning"
     assert judged.requires_reasoning
     assert judged.reasons
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Explain the difference between REST and GraphQL", "a usual explanation"),
+        ("Write a SQL query for the top 5 customers by revenue last month", "a usual piece of code"),
+        ("Write a product description for a bamboo toothbrush", "a usual piece of writing"),
+        ("Pros and cons of wooden floors in a kitchen with two dogs?", "a usual comparison"),
+    ],
+)
+def test_ordinary_work_lies_between_and_says_so(text: str, reason: str) -> None:
+    judged = profile(TaskText(text))
+
+    assert judged.complexity == "standard"
+    assert judged.reasons[0] == reason
 
 
 @pytest.mark.parametrize(

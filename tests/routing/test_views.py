@@ -36,6 +36,8 @@ def splitter() -> Splitter:
         ("Translate to French: where is the station", "Translate to French"),
         (f'Is this rude? "{LETTER.splitlines()[2]}"', "Is this rude?"),
         ("Sort this:\npear\napple\nfig", "Sort this:"),
+        ("Translate to Polish: Why does the pump stop?", "Translate to Polish"),
+        ('Language of this sentence? "Onde fica a praia?"', "Language of this sentence?"),
     ],
 )
 def test_pasted_text_is_set_aside(splitter: Splitter, text: str, instruction: str) -> None:
@@ -51,6 +53,8 @@ def test_pasted_text_is_set_aside(splitter: Splitter, text: str, instruction: st
         "Refactor the module: propose the seams and the order of steps.",
         f"Plan a trip through Portugal for five.\n\n{CONSTRAINTS}",
         "We sold the shop last year and the buyer has not paid yet.\n\nWhat can we do?",
+        "Find the bug: the loop never ends when the list is empty. Why, and which input breaks the fix?",
+        'Who said "I came, I saw, I conquered"?',
         "",
         "hello",
     ],

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
-from running import ADMIN_KEY, Running, ledger_server, running
+from running import ADMIN_KEY, Key, Running, ledger_server, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -275,7 +275,7 @@ async def test_a_changed_configuration_is_served_after_a_reload(redis_url: str, 
         gateway.config.write_text(json.dumps(values))
         assert (await gateway.chat(key, "new")).status_code == 404
 
-        assert (await gateway.admin("POST", "/config/reload")).json() == {"ok": True}
+        assert (await gateway.admin("POST", "/config/reload")).json() == {"ok": True, "needs_restart": []}
 
         assert (await gateway.chat(key, "new")).status_code == 200
         assert await gateway.spent(key) == 16 * 1_000
@@ -292,6 +292,55 @@ async def test_a_wrong_configuration_is_told_and_the_old_one_stays(redis_url: st
         assert (answer.status_code, told(answer)["code"]) == (400, "invalid_configuration")
         assert "did you mean 'routes'?" in told(answer)["message"]
         assert (await gateway.chat(key, "auto")).status_code == 200
+
+
+async def test_a_reload_names_what_needs_a_restart(redis_url: str, tmp_path: Path) -> None:
+    async with running(redis_url, tmp_path) as gateway:
+        values = json.loads(gateway.config.read_text())
+        changed = {**values, "refusals": {"budget_status": 429}, "metrics": {"max_keys": 9}}
+        gateway.config.write_text(json.dumps(changed))
+
+        answer = await gateway.admin("POST", "/config/reload")
+
+        assert answer.json() == {"ok": True, "needs_restart": ["metrics", "refusals"]}
+
+
+async def test_a_sandbox_does_not_start_with_a_reload(redis_url: str, tmp_path: Path) -> None:
+    async with running(redis_url, tmp_path) as gateway:
+        values = json.loads(gateway.config.read_text())
+        values["providers"]["toys"] = {"kind": "sandbox"}
+        gateway.config.write_text(json.dumps(values))
+
+        answer = await gateway.admin("POST", "/config/reload")
+
+        assert answer.status_code == 400
+        assert "restart" in told(answer)["message"]
+
+
+# Accounts
+
+
+async def test_an_account_s_limits_hold_for_all_of_its_keys_together(gateway: Running) -> None:
+    limits = [{"usd": "0", "window": "lifetime"}]
+
+    assert (await gateway.admin("PATCH", "/accounts/shared", {"limits": limits})).json()["limits"][0]["usd"] == "0"
+
+    made = (await gateway.admin("POST", "/keys", {"name": "one", "account": "shared"})).json()
+    refused = await gateway.chat(Key(made["id"], made["key"]))
+    assert (refused.status_code, told(refused)["metadata"]["scope"]) == (402, "account")
+    assert (await gateway.admin("GET", "/accounts/shared")).json()["account"] == "shared"
+
+
+@pytest.mark.parametrize(("account", "limits"), [("Not!", []), ("a", [{"usd": "-1", "window": "day"}])])
+async def test_an_account_that_cannot_be_is_refused(gateway: Running, account: str, limits: list[Any]) -> None:
+    assert (await gateway.admin("PATCH", f"/accounts/{account}", {"limits": limits})).status_code == 400
+
+
+@pytest.mark.parametrize("instant", [1e18, -1, "soon"])
+async def test_a_key_ends_at_an_instant_that_calendars_know(gateway: Running, instant: Any) -> None:
+    answer = await gateway.admin("POST", "/keys", {"name": "k", "expires_at": instant})
+
+    assert (answer.status_code, told(answer)["param"]) == (400, "expires_at")
 
 
 # Without the ledger

@@ -146,7 +146,8 @@ def test_a_refusal_by_budget_has_the_status_that_its_client_stops_on(
 
 
 def test_a_refusal_by_budget_tells_all_that_a_person_needs() -> None:
-    refusal = refusal_of(money.BudgetExceeded("key:key_a_1", "day", 5 * 10**9, 10**6, 2 * 10**6, 1_800_000_000.0))
+    exceeded = money.BudgetExceeded("key:key_a_1", "day", 5 * 10**9, 10**6, 2 * 10**6, 1_800_000_000.0, 3 * 10**9)
+    refusal = refusal_of(exceeded)
 
     assert refusal.metadata == {
         "reason": "budget_exceeded",
@@ -155,9 +156,11 @@ def test_a_refusal_by_budget_tells_all_that_a_person_needs() -> None:
         "limit_usd": "5",
         "remaining_usd": "0.001",
         "needed_usd": "0.002",
+        "suspense_usd": "3",
         "resets_at": 1_800_000_000.0,
     }
     assert "this key" in refusal.message
+    assert "3 USD kept for attempts whose cost was never learnt" in refusal.message
     assert "It resets at 2027-01-15 08:00:00 UTC." in refusal.message
 
 

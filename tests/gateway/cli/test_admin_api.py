@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from gateway.cli.admin_api import KEY_FILE, admin_key
+from gateway.cli.admin_api import KEY_FILE, admin_key, connect
 from gateway.cli.errors import CommandError
 from gateway.secrets import ADMIN_KEY_FILE
 
@@ -35,6 +35,17 @@ def test_the_data_folder_may_be_the_one_of_the_configuration_file(
     (tmp_path / "mine" / "admin.key").write_text("from-file")
 
     assert admin_key({}) == "from-file"
+
+
+def test_the_gateway_is_where_the_configuration_file_says_unless_a_variable_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "paymaster.yaml").write_text("server: {host: 0.0.0.0, port: 5000}\nadmin: {listen: '127.0.0.1:5001'}\n")
+    environ = {"PAYMASTER_ADMIN_KEY": "x"}
+
+    with connect(environ) as found, connect(environ | {"PAYMASTER_URL": "http://other:1"}) as told:
+        assert (found.url, told.url) == ("http://127.0.0.1:5001", "http://other:1")
 
 
 def test_without_an_admin_key_the_command_says_where_it_looked(paymaster: Command, tmp_path: Path) -> None:

@@ -26,6 +26,13 @@ def test_without_a_file_the_sandbox_is_shown(paymaster: Command) -> None:
     assert "0 / 0, 0.001 per request" in result.stdout
 
 
+def test_a_key_of_no_use_yet_is_told(paymaster: Command) -> None:
+    told = "ANTHROPIC_API_KEY: this version does not speak to Anthropic yet; the sandbox is served instead"
+
+    assert told in paymaster("check", ANTHROPIC_API_KEY="sk-secret").stdout.splitlines()
+    assert "ANTHROPIC" not in paymaster("check", ANTHROPIC_API_KEY="sk-secret", OPENAI_API_KEY="sk-1").stdout
+
+
 def test_unknown_free_and_stepped_prices_are_told_apart(paymaster: Command, tmp_path: Path) -> None:
     (tmp_path / "paymaster.yaml").write_text("""\
         providers: {a: {kind: openai, base_url: "http://127.0.0.1:1/v1"}}

@@ -1,9 +1,11 @@
 """The sample agents, at a sandbox and at a gateway that refuses to spend."""
 
+import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -16,10 +18,8 @@ from gateway.cli.demo_agents import (
     TOOL_RESULTS,
     Actor,
     Agent,
-    Message,
     Stage,
     asks,
-    reads_streams,
     uses_tools,
 )
 
@@ -53,6 +53,18 @@ def stage(client: httpx.AsyncClient, url: str, requests: int | None) -> Stage:
     return Stage(client, {}, "sandbox-small", pace=0, requests_left=requests)
 
 
+def recorded(client: httpx.AsyncClient, path: str) -> list[dict[str, Any]]:
+    """The bodies of the requests sent there from now on."""
+    bodies: list[dict[str, Any]] = []
+
+    async def record(request: httpx.Request) -> None:
+        if request.url.path == path:
+            bodies.append(json.loads(request.content))
+
+    client.event_hooks["request"].append(record)
+    return bodies
+
+
 async def test_the_requests_allowed_are_sent_and_no_more(
     client: httpx.AsyncClient, sandbox_url: str, agent: Agent
 ) -> None:
@@ -66,25 +78,34 @@ async def test_the_requests_allowed_are_sent_and_no_more(
 async def test_a_tool_is_called_its_result_read_and_the_task_answered(
     client: httpx.AsyncClient, sandbox_url: str, agent: Agent
 ) -> None:
-    actor = Actor(agent, stage(client, sandbox_url, None))
+    sent = recorded(client, "/v1/chat/completions")
 
-    seen: list[list[Message]] = []
-    async for messages in uses_tools(actor):
-        seen.append(list(messages))
-        if len(seen) == 3:
-            break
-    roles = [[message["role"] for message in messages] for messages in seen]
+    await Actor(agent, stage(client, sandbox_url, 3)).run(uses_tools)
+    roles = [[message["role"] for message in body["messages"]] for body in sent]
     assert roles == [["user"], ["user", "assistant", "tool"], ["user"]]
-    assert seen[1][2]["content"] in TOOL_RESULTS.values()
+    assert sent[1]["messages"][2]["content"] in TOOL_RESULTS.values()
 
 
 async def test_a_stream_is_read_to_its_end(client: httpx.AsyncClient, sandbox_url: str, agent: Agent) -> None:
     actor = Actor(agent, stage(client, sandbox_url, None))
 
-    async for _ in reads_streams(actor):
-        break
+    await actor.listen([{"role": "user", "content": "Tell me a story."}])
     assert agent.state.startswith("listening, ")
     assert int(agent.state.split()[1]) > 1
+
+
+async def test_the_router_is_asked_for_its_reason_with_what_the_request_will_say(
+    client: httpx.AsyncClient, admin: Command, gateway_url: str, agent: Agent
+) -> None:
+    agent.key, agent.remaining_usd = admin("keys", "create", "--name", "asker").stdout.splitlines()[0], "0.5"
+    scene = stage(client, gateway_url, 1)
+    scene.model, scene.admin_headers = "auto", {"authorization": "Bearer admin-of-the-tests"}
+    explained, sent = recorded(client, "/admin/route/explain"), recorded(client, "/v1/chat/completions")
+
+    await Actor(agent, scene).run(uses_tools)
+    assert explained == [body | {"remaining_usd": "0.5"} for body in sent]
+    assert len(sent) == 1
+    assert {"max_tokens", "tools"} <= sent[0].keys()
 
 
 async def test_a_failure_ends_the_agent_with_its_reason(

@@ -120,6 +120,7 @@ def test_a_deleted_key_is_gone(admin: Command) -> None:
         ("--limit", "5", "5: a limit is dollars/window, such as 5/day"),
         ("--limit", "5/dya", "5/dya: unknown window 'dya'; did you mean 'day'?"),
         ("--limit", "lots/day", "lots/day: 'lots' is not an amount of dollars"),
+        ("--expires", "9" * 400 + "d", f"--expires {'9' * 400}d: write 12h, 30d, 4w"),
         ("--expires", "soon", "--expires soon: write 12h, 30d, 4w, a date such as 2027-01-31, or never"),
     ],
 )

@@ -29,6 +29,14 @@ def test_a_system_message_may_be_given(admin: Command) -> None:
     assert admin("route", "hello", "--system", "Answer in one word.").exit_code == 0
 
 
+def test_the_money_left_may_be_given(admin: Command) -> None:
+    hard = "Prove that there are infinitely many primes, step by step."
+    rich, poor = (json.loads(admin("route", hard, "--remaining", left, "--json").stdout) for left in ("100", "0.003"))
+
+    assert float(poor["expected_usd"]) < float(rich["expected_usd"])
+    assert "not an amount" in admin("route", hard, "--remaining", "lots").stderr
+
+
 def test_an_unknown_model_is_told(admin: Command) -> None:
     result = admin("route", "hello", "--model", "nope")
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+from gateway_process import free_port
 from typer.testing import Result
 
 Command = Callable[..., Result]
@@ -18,8 +19,9 @@ SERVE = (sys.executable, "-m", "gateway", "serve")
 
 
 @contextmanager
-def serving(data_dir: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def serving(data_dir: Path, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "PAYMASTER_DATA_DIR": str(data_dir)}
+    environ |= variables
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     with subprocess.Popen([*SERVE, *arguments], env=environ, cwd=data_dir.parent, text=True, **pipes) as process:
         try:
@@ -29,7 +31,7 @@ def serving(data_dir: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_it_tells_its_address_serves_and_ends_on_sigterm(tmp_path: Path) -> None:
-    with serving(tmp_path / "data", "--port", "0", "--workers", "2") as process:
+    with serving(tmp_path / "data", "--port", "0", "--workers", "2", GEMINI_API_KEY="secret") as process:
         assert process.stderr is not None
         told = process.stderr.readline()
         url = told.removeprefix("Paymaster serves ").split("/v1")[0]
@@ -40,8 +42,28 @@ def test_it_tells_its_address_serves_and_ends_on_sigterm(tmp_path: Path) -> None
 
     assert told.rstrip().endswith("with auto, sandbox-small, sandbox-medium, sandbox-large, exact")
     assert healthy == 200
+    assert rest.startswith("GEMINI_API_KEY: this version does not speak to Google yet; the sandbox is served instead\n")
     assert f"PAYMASTER_URL={url} paymaster keys create" in rest
     assert status == 0
+
+
+def test_the_commands_are_pointed_at_the_admin_apis_own_listener(tmp_path: Path) -> None:
+    listen = f"127.0.0.1:{free_port()}"
+    (tmp_path / "paymaster.yaml").write_text(f"admin: {{listen: '{listen}'}}\nserver: {{port: {free_port()}}}\n")
+
+    assert hint(tmp_path, "--port", "0").startswith(f"Make a key with: PAYMASTER_URL=http://{listen} paymaster keys")
+    assert hint(tmp_path).startswith("Make a key with: paymaster keys")
+
+
+def hint(folder: Path, *arguments: str) -> str:
+    """What a gateway that starts tells after its address."""
+    with serving(folder / "data", *arguments) as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        told = process.stderr.readline()
+        process.terminate()
+        process.wait()
+    return told
 
 
 def test_a_data_folder_in_use_is_told_without_a_traceback(tmp_path: Path) -> None:

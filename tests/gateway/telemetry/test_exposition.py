@@ -40,12 +40,12 @@ async def samples(metrics: Metrics, rows: Sequence[BudgetRow] | None = ()) -> di
 async def test_workers_add_up(tmp_path: Path) -> None:
     workers = [Metrics(KNOWN, folder=tmp_path, index=index) for index in range(3)]
     for worker in workers:
-        worker.refusals.child("budget", "team").inc(2)
+        worker.refusals.child("insufficient_quota", "team").inc(2)
         worker.sample({}, 5, 0)
 
     for worker in workers:  # whichever is asked
         found = await samples(worker)
-        assert found['paymaster_refusals_total{key="team",reason="budget"}'] == 6
+        assert found['paymaster_refusals_total{key="team",reason="insufficient_quota"}'] == 6
         assert found["paymaster_journal_entries"] == 15
 
 
@@ -57,18 +57,18 @@ async def test_the_worst_breaker_of_all_workers_shows(tmp_path: Path) -> None:
 
 
 async def test_a_dead_worker_still_counts(tmp_path: Path) -> None:
-    Metrics(KNOWN, folder=tmp_path, index=1).refusals.child("budget", "team").inc(2)
+    Metrics(KNOWN, folder=tmp_path, index=1).refusals.child("insufficient_quota", "team").inc(2)
 
     found = await samples(Metrics(KNOWN, folder=tmp_path, index=0))
 
-    assert found['paymaster_refusals_total{key="team",reason="budget"}'] == 2
+    assert found['paymaster_refusals_total{key="team",reason="insufficient_quota"}'] == 2
 
 
 async def test_a_process_without_a_folder_shows_its_own_numbers() -> None:
     metrics = Metrics(KNOWN)
-    metrics.refusals.child("budget", "team").inc()
+    metrics.refusals.child("insufficient_quota", "team").inc()
 
-    assert (await samples(metrics))['paymaster_refusals_total{key="team",reason="budget"}'] == 1
+    assert (await samples(metrics))['paymaster_refusals_total{key="team",reason="insufficient_quota"}'] == 1
 
 
 async def test_money_is_shown_in_dollars_and_adds_up_exactly(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ async def test_every_series_has_its_help_and_type() -> None:
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=60))
 async def test_a_key_may_have_any_name(name: str) -> None:
     metrics = Metrics(KNOWN)
-    metrics.refusals.child("budget", metrics.key(name)).inc()
+    metrics.refusals.child("insufficient_quota", metrics.key(name)).inc()
 
     text = await exposition(metrics, no_budgets)
 

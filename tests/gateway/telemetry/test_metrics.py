@@ -42,7 +42,7 @@ def test_the_first_keys_are_named_and_the_rest_are_other() -> None:
 def test_a_restart_does_not_name_more_keys(tmp_path: Path) -> None:
     first = Metrics(KNOWN, max_keys=2, folder=tmp_path, index=0)
     for name in ("a", "b"):
-        first.refusals.child("budget", first.key(name)).inc()
+        first.refusals.child("insufficient_quota", first.key(name)).inc()
 
     successor = Metrics(KNOWN, max_keys=2, folder=tmp_path, index=0)
     neighbour = Metrics(KNOWN, max_keys=2, folder=tmp_path, index=1)

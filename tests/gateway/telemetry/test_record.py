@@ -141,14 +141,14 @@ def test_a_refusal_is_told_without_a_deployment(teller: Teller) -> None:
     def refused(record: RequestRecord) -> None:
         record.caller("key_default_1", "team", "default")
         record.asked("auto", stream=False)
-        record.refused("budget")
+        record.refused("insufficient_quota")
         record.status = 402
 
     found = teller.tell(refused)
 
-    assert found["refusal"] == "budget"
+    assert found["refusal"] == "insufficient_quota"
     assert "deployment" not in found
-    assert teller.counted(semconv.REFUSALS) == {("budget", "team"): [1]}
+    assert teller.counted(semconv.REFUSALS) == {("insufficient_quota", "team"): [1]}
     assert teller.counted(semconv.REQUESTS) == {("chat", "auto", "", "", "team", "402", ""): [1]}
 
 

@@ -27,6 +27,18 @@ def plan(*names: str) -> Plan:
     return Plan(tuple(Candidate(Deployment(name, "acme", name), 1) for name in names), "standard", "because")
 
 
+def dear(needed: int) -> BudgetExceeded:
+    return BudgetExceeded("account", "day", 100, 50, needed, None)
+
+
+def priced(**highest_costs: int | None) -> Plan:
+    return Plan(
+        tuple(Candidate(Deployment(name, "acme", name), 1, cost) for name, cost in highest_costs.items()),
+        None,
+        "because",
+    )
+
+
 def throttled(seconds: float) -> UpstreamFailed:
     return UpstreamFailed("acme", "status", "slow down", status=429, retry_after=seconds)
 
@@ -219,3 +231,33 @@ async def test_a_trial_that_could_not_be_paid_is_left_to_the_next_request(reques
         await requests.send(plan("a"), BudgetExceeded("account", "day", 1, 0, 1, None))
 
     assert requests.health.available("a", requests.now)
+
+
+async def test_what_the_budget_does_not_cover_gives_way_to_what_needs_less(requests: Requests) -> None:
+    await requests.send(priced(a=80, b=90, c=None, d=40), dear(80), None)
+
+    assert requests.tried == ["a", "d"]
+
+
+async def test_where_nothing_needs_less_the_budget_s_refusal_goes_to_the_caller(requests: Requests) -> None:
+    with pytest.raises(BudgetExceeded) as caught:
+        await requests.send(priced(a=80, b=80, c=60), dear(80), dear(60))
+
+    assert caught.value.needed == 60
+    assert requests.tried == ["a", "c"]
+
+
+async def test_a_failure_is_not_hidden_by_the_price_of_its_fallback(requests: Requests) -> None:
+    with pytest.raises(UpstreamFailed) as caught:
+        await requests.send(priced(a=10, b=80), LATE, dear(80))
+
+    assert caught.value is LATE
+    assert requests.budget.active == 0
+
+
+async def test_an_attempt_that_found_no_hold_was_none(requests: Requests) -> None:
+    requests.max_attempts = 2
+
+    await requests.send(priced(a=80, b=40, c=30, d=20), dear(80), dear(40), LATE, None)
+
+    assert requests.tried == ["a", "b", "c", "d"]

@@ -179,6 +179,20 @@ async def test_a_host_that_does_not_exist_is_no_connection() -> None:
     assert (caught.value.kind, held.sent) == ("connect", False)
 
 
+@pytest.mark.parametrize(
+    ("url", "key"), [("http://127.0.0.1:1/v1", "sk-a\n"), ("", "sk-a"), ("ftp://127.0.0.1/v1", "sk-a")]
+)
+async def test_what_cannot_be_sent_was_not_sent(url: str, key: str) -> None:
+    held = reservation()
+    async with opened() as upstream:
+        with pytest.raises(UpstreamFailed) as caught:
+            async with upstream.send(Call("acme", url, {"authorization": f"Bearer {key}"}, b"{}"), held, FakeCaller()):
+                pass
+
+    assert (caught.value.kind, held.sent) == ("connect", False)
+    assert "sk-a" not in caught.value.message
+
+
 # What goes wrong afterwards
 
 
@@ -391,6 +405,20 @@ async def test_a_caller_who_hung_up_ends_the_attempt_when_the_drain_is_over(
 
     assert unknown(held)
     await provider.left.wait()
+
+
+async def test_a_provider_that_bills_nothing_then_is_cut_as_soon_as_the_caller_hangs_up(provider: FakeUpstream) -> None:
+    provider.will([Ending.SILENCE])
+    caller, held = FakeCaller(), reservation()
+    caller.hang_up()
+    cut = Call("acme", f"http://127.0.0.1:{provider.port}/v1", {}, b"{}", drains=False)
+
+    async with opened(drain=NEVER) as upstream:
+        with pytest.raises(CallerGone):
+            async with upstream.send(cut, held, caller):
+                pass
+
+    assert unknown(held)
 
 
 async def test_a_caller_who_takes_no_bytes_ends_the_attempt(provider: FakeUpstream) -> None:

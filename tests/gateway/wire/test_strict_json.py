@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.wire.errors import InvalidRequest
-from gateway.wire.strict_json import MAX_DEPTH, dump, parse_object
+from gateway.wire.strict_json import MAX_CONTAINERS, MAX_DEPTH, dump, parse_object
 
 NUMBERS = st.integers(min_value=-(2**63), max_value=2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -162,3 +162,11 @@ def test_integers_of_64_bits_are_read_exactly(number: int) -> None:
 )
 def test_integers_that_a_reader_would_round_are_refused(digits: str) -> None:
     assert "does not fit into 64 bits" in refusal(b'{"a": [' + digits.encode() + b"]}").message
+
+
+def test_more_objects_than_a_worker_has_time_for_are_refused() -> None:
+    assert parse_object(b'{"d":[' + b"{}," * (MAX_CONTAINERS - 3) + b"{}]}")
+    assert parse_object(b'{"d":"' + b"{" * 2 * MAX_CONTAINERS + b'"}')
+
+    with pytest.raises(InvalidRequest, match="more than 50,000"):
+        parse_object(b'{"d":[' + b"{}," * MAX_CONTAINERS + b"{}]}")
