@@ -44,6 +44,8 @@ class Limits:
     """From the connection, or from the first byte of a later request, to the end of the headers."""
     body_timeout: float = 30.0
     """From the end of the headers to the end of the body, whether it is read or thrown away."""
+    write_timeout: float = 30.0
+    """For a client that does not read to take what waits for it; then it is gone, and the application sees it go."""
     max_header_bytes: int = 64 * 1024
     """Of the request line and the headers together; also of trailers."""
 
@@ -121,7 +123,8 @@ class _EarlyAnswerTransport(asyncio.Transport):
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection. At most one deadline runs at a time: for the head, for the body, or for the client to hang up.
+    """One connection. One deadline at most runs for what comes in: for the head, for the body, or for the client to
+    hang up; and one for what goes out, while the client does not read.
 
     None runs while the application works, and a request that arrives in one piece never starts one.
     """
@@ -135,6 +138,7 @@ class Protocol(HttpToolsProtocol):
         self._reading = Reading.NOTHING
         self._awaited = Reading.NOTHING
         self._deadline: asyncio.TimerHandle | None = None
+        self._reader_deadline: asyncio.TimerHandle | None = None
         self._answering: RequestResponseCycle | None = None
         self._unproductive_bytes = 0
         """Received since the head began or since the last piece of body: what the parser may be hoarding."""
@@ -166,8 +170,22 @@ class Protocol(HttpToolsProtocol):
             return
         self._watch()
 
+    def pause_writing(self) -> None:
+        self._reader_deadline = self.loop.call_later(self._limits.write_timeout, self.transport.abort)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._forgive_reader()
+        super().resume_writing()
+
+    def _forgive_reader(self) -> None:
+        if self._reader_deadline is not None:
+            self._reader_deadline.cancel()
+            self._reader_deadline = None
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._set_deadline(None)
+        self._forgive_reader()
         self.pipeline.clear()
         if self._answering is not None and self._answering is not self.cycle:
             self._hang_up(self._answering)  # uvicorn tells only the newest of several pipelined requests

@@ -116,6 +116,8 @@ class ServerSettings(_Section):
     workers: Count = 1
     header_timeout: Seconds = 10.0
     body_timeout: Seconds = 30.0
+    write_timeout: Seconds = 30.0
+    """For a caller that does not read to take what waits for it; at most half of `upstream.idle_timeout`."""
     max_header_bytes: Count = 65536
     max_body_bytes: Count = 10 * 2**20
     shutdown_timeout: Seconds = 30.0

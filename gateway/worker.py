@@ -80,7 +80,8 @@ def main(app_factory: AppFactory) -> None:
 
 async def _serve(app: Application, assignment: Assignment, settings: Settings) -> None:
     edge = settings.server
-    limits = Limits(edge.header_timeout, edge.body_timeout, edge.max_header_bytes)
+    write_timeout = min(edge.write_timeout, settings.upstream.idle_timeout / 2)  # else the provider would be blamed
+    limits = Limits(edge.header_timeout, edge.body_timeout, write_timeout, edge.max_header_bytes)
     server = Server(app, limits, edge.shutdown_timeout, partial(_tell, assignment.notices, READY))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -25,7 +25,6 @@ TESTED_ELSEWHERE = {
     "gateway/wire/errors.py": "facts only; tests/gateway/api/test_errors.py has each",
     "gateway/wire/request.py": "a record; tests/gateway/wire/test_chat.py fills it",
     "gateway/cli/errors.py": "one exception, raised by every command's tests",
-    "gateway/api/headers.py": "one line, run by every request with a key",
     "gateway/telemetry/budget_rows.py": "read by /metrics: tests/gateway/api/test_operations.py",
     "gateway/__main__.py": "the program itself: tests/end_to_end",
     "gateway/sandbox/__main__.py": "tests/gateway/sandbox/test_main.py",

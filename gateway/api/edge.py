@@ -42,7 +42,7 @@ class Edge:
         self._max_body_bytes = settings.server.max_body_bytes
         self._new_id = sequential_ids("req_")
         self._budget_status = settings.refusals.budget_status
-        self._admin_port = int(settings.admin.listen.rpartition(":")[2]) if settings.admin.listen else None
+        self._admin_port = settings.admin.port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

@@ -130,6 +130,8 @@ def _changes(limit: Sequence[str] | None, models: str | None, expires: str | Non
     changes: dict[str, Any] = {}
     if limit:
         changes["limits"] = [] if limit == ["none"] else [limit_fields(text) for text in limit]
+    if models is not None and not models.replace(",", "").strip():
+        raise CommandError("--models names none; write 'auto,small', or '*' for all")
     if models:
         changes["models"] = [name.strip() for name in models.split(",") if name.strip()]
     if expires:
