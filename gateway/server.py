@@ -32,6 +32,7 @@ KEEP_ALIVE = 75
 SHUTDOWN_GRACE = 1.0
 """Seconds in which a connection without a request may still send one after the shutdown began."""
 
+_HEAD = b"HTTP/1.1 "
 _HEADER_FRAMING = len(b": \r\n")
 _logger = logging.getLogger(__name__)
 
@@ -77,17 +78,26 @@ class _HeadersTooLargeError(Exception):
 
 
 class _JoiningTransport:
-    """Joins what is written in one turn of the loop: a response's head and body leave in one system call and packet."""
+    """Keeps a response's head back until the first piece of its body, so that both leave in one call and packet.
+
+    A head with nothing behind it leaves at the end of the loop's turn.
+    """
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._call_soon = asyncio.get_running_loop().call_soon
-        self._written: list[bytes] = []
+        self._head = b""
 
     def write(self, data: bytes) -> None:
-        if not self._written:
+        if data.startswith(_HEAD):
+            self._flush()
+            self._head = data
             self._call_soon(self._flush)
-        self._written.append(data)
+        elif self._head:
+            self._head += data
+            self._flush()
+        else:
+            self._transport.write(data)
 
     def write_eof(self) -> None:
         self._flush()
@@ -98,9 +108,9 @@ class _JoiningTransport:
         self._transport.close()
 
     def _flush(self) -> None:
-        if self._written and not self._transport.is_closing():
-            self._transport.write(b"".join(self._written))
-        self._written.clear()
+        if self._head and not self._transport.is_closing():
+            self._transport.write(self._head)
+        self._head = b""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
