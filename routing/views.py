@@ -33,7 +33,10 @@ _TOOL_LIST = re.compile(
 _PLAIN = str.maketrans({"\u2019": "'", "\uff1f": "? ", "\uff01": "! ", "\u3002": ". ", "\uff1a": ": ", "\r": "\n"})
 _FENCE = re.compile(r"```.*?(?:```|\Z)|\"\"\".*?\"\"\"", re.DOTALL)
 _QUOTED = re.compile(r"[\"“„«]([^\"“”„«»]{60,})[\"”“»]")
-_SHORT_QUOTE = re.compile(r"[\"“„«](?=(?:[^\s\"“”„«»]+\s+){2})([^\"“”„«»]{8,59})[\"”“»]")
+_SHORT_QUOTE = re.compile(
+    r"[\"“„«](?=(?:[^\s\"“”„«»]+\s+){2})([^\"“”„«»]{8,59})[\"”“»]"
+    r"|(?<!\w)'(?=(?:[^\s']+\s+){2})([^'\n]{8,400})'(?!\w)"
+)
 """Three words at least: material where an operation on a text is asked for, else a part of the request."""
 _BLOCKS = re.compile(r"\n\s*\n")
 _LIST_LINE = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s")

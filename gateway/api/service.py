@@ -31,7 +31,6 @@ def create_service(routers: Sequence[APIRouter], lifespan: Lifespan, max_body_by
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
-        strict_content_type=False,
         max_body_size=max_body_bytes,
     )
     for router in routers:
@@ -45,13 +44,18 @@ def create_service(routers: Sequence[APIRouter], lifespan: Lifespan, max_body_by
 
 
 class StrictRoute(APIRoute):
-    """A route whose bodies are JSON in which every reader sees the same value."""
+    """A route whose bodies are JSON in which every reader sees the same value.
+
+    Whatever content type a client names: `curl -d` names a form's, and there is nothing else they could be.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
         async def handle_strictly(request: Request) -> Response:
-            return await handle(_StrictRequest(request.scope, request.receive))
+            headers = [line for line in request.scope["headers"] if line[0] != b"content-type"]
+            scope = {**request.scope, "headers": [*headers, (b"content-type", b"application/json")]}
+            return await handle(_StrictRequest(scope, request.receive))
 
         return handle_strictly
 

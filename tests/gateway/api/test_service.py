@@ -71,3 +71,11 @@ async def test_what_nobody_foresaw_is_a_500_without_details(gateway: Running, mo
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
     assert "inner detail" not in answer.text
+
+
+async def test_a_body_is_json_whatever_its_content_type_says(gateway: Running) -> None:
+    headers = {"authorization": f"Bearer {ADMIN_KEY}", "content-type": "application/x-www-form-urlencoded"}
+
+    answer = await gateway.http.post("/admin/keys", content=b'{"name": "k"}', headers=headers)
+
+    assert answer.status_code == 201
