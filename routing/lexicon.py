@@ -9,13 +9,14 @@ import re
 
 _OPERATIONS = {
     "transform": """
-        translat* convert* rewrite reword rephras* paraphras* shorten* proofread* spell* typo* grammar fix_mistakes
-        fix_the_mistakes punctuat* capitali* lowercase uppercase lower_case upper_case title_case snake_case format
-        reformat* rename* sort replace remove delete swap turn_into turn_this turn_it turn_these turn_those turn_my turn_the make_it make_this make_that
-        change_the correct fix_the_spelling tidy clean_up polish put_this put_these put_it put_each say_in synonym*
-        antonym* round plural tense alphabetical* add_a bullet_list into_english in_english how_do_you_say übersetz*
-        korrigier* rechtschreib* umformulier* kürze was_heißt ersetze traduc* tradui* corrig* reformul* réécri*
-        raccourci* cambia converti* corregg* 翻译 英文 перевед* исправ*""",
+        translat* convert* rewrite reword rephras* paraphras* shorten* proofread* spell* typo* grammar
+        fix_mistakes fix_the_mistakes punctuat* capitali* lowercase uppercase lower_case upper_case title_case
+        snake_case format reformat* rename* sort replace remove delete swap turn_into turn_this turn_it
+        turn_these turn_those turn_my turn_the make_it make_this make_that change_the correct fix_the_spelling
+        tidy clean_up polish put_this put_these put_it put_each say_in synonym* antonym* round plural tense
+        alphabetical* add_a bullet_list into_english in_english how_do_you_say übersetz* korrigier*
+        rechtschreib* umformulier* kürze was_heißt ersetze traduc* tradui* corrig* reformul* réécri* raccourci*
+        cambia converti* corregg* 翻译 英文 перевед* исправ*""",
     "extract": """
         extract* pull_out pick_out list_all list_the find_the count highlight* which_language what_language
         identify_the mentioned does_it does_the_text who_is how_many_times what_is_the_name return_the reply_with
