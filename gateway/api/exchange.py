@@ -12,6 +12,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+WATCH_AFTER = 0.02
+"""Seconds until somebody looks whether the caller is still there: most answers are quicker than that is worth."""
+
 
 class Exchange:
     """Reads the body within bounds, notices when the caller hangs up, and writes the answer."""
@@ -26,6 +29,7 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._max_body_bytes = max_body_bytes
+        self._due: asyncio.TimerHandle | None = None
         self._watch: asyncio.Task[None] | None = None
         self._when_gone: Callable[[], None] | None = None
 
@@ -58,17 +62,22 @@ class Exchange:
         self._when_gone = act
         if act is None:
             return
-        if self._watch is None:
-            self._watch = asyncio.create_task(self._notice_hanging_up())
+        if self._watch is None and self._due is None:
+            self._due = asyncio.get_running_loop().call_later(WATCH_AFTER, self._start_watching)
         if self.gone:
             act()
 
     def close(self) -> None:
         """The exchange is over; nobody cares any more whether the caller is still there.
 
-        The watch ends by itself: after an answer or a cut the server tells of a disconnect.
+        A watch that has begun ends by itself: after an answer or a cut the server tells of a disconnect.
         """
         self._when_gone = None
+        if self._due is not None:
+            self._due.cancel()
+
+    def _start_watching(self) -> None:
+        self._watch = asyncio.create_task(self._notice_hanging_up())
 
     async def _notice_hanging_up(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

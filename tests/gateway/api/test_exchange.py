@@ -20,6 +20,8 @@ class Wire:
     incoming: Iterable[dict[str, Any]] = ()
     sent: list[Any] = field(default_factory=list)
     hung_up: asyncio.Event = field(default_factory=asyncio.Event)
+    watched: bool = False
+    """Whether somebody waits for the hanging up."""
 
     def __post_init__(self) -> None:
         self._messages = iter(self.incoming)
@@ -27,6 +29,7 @@ class Wire:
     async def receive(self) -> Any:
         message = next(self._messages, None)
         if message is None:
+            self.watched = True
             await self.hung_up.wait()
             return GONE
         return message
@@ -125,12 +128,17 @@ async def is_gone(exchange: Exchange) -> bool:
     return exchange.gone
 
 
+async def is_watched(wire: Wire) -> bool:
+    return wire.watched
+
+
 async def test_a_closed_exchange_tells_nobody_of_a_hang_up() -> None:
     wire = Wire(parts(b"a"))
     exchange = wire.exchange()
     await exchange.body()
     told: list[str] = []
     exchange.when_gone(lambda: told.append("gone"))
+    await until(lambda: is_watched(wire))
 
     exchange.close()
     wire.hung_up.set()
