@@ -86,7 +86,7 @@ class Callers:
         """The caller as held, or as read now; while the ledger is away as last read, so that those without a limit
         are served. Whoever has one is refused when nothing can be reserved."""
         until, held = self._held.get(digest, (-math.inf, None))
-        if now <= until:
+        if now <= until and not (held and _refusal(held, now)):  # a refusal is never an old one
             return held
         try:
             return await self._read(account, digest)

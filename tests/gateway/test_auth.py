@@ -159,6 +159,17 @@ async def test_an_expired_key_is_refused_from_that_moment(gate: Gate) -> None:
     assert caught.value.why == "expired"
 
 
+async def test_an_unblocked_key_works_at_once(gate: Gate) -> None:
+    record, text = await gate.new_key()
+    await gate.bank.keys.update(record.id, {"blocked": True})
+    with pytest.raises(KeyNotUsable):
+        await gate.identify(text)
+
+    await gate.bank.keys.update(record.id, {"blocked": False})
+
+    assert (await gate.identify(text)).record.id == record.id
+
+
 async def test_a_record_is_read_once_and_held_for_a_while(gate: Gate) -> None:
     _, text = await gate.new_key()
     before = await gate.reads()
