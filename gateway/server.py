@@ -87,6 +87,7 @@ class _JoiningTransport:
         self._transport = transport
         self._call_soon = asyncio.get_running_loop().call_soon
         self._head = b""
+        self.is_closing = transport.is_closing  # asked several times a request
 
     def write(self, data: bytes) -> None:
         if data.startswith(_HEAD):
