@@ -169,13 +169,13 @@ def unpriceable(body: Mapping[str, Any], price: Price) -> str | None:
     known only when the bill comes.
     """
     for name, value in body.items():
-        if name in UNBOUNDED_FIELDS and value is not None and value is not False:
-            return name
-        if name not in PRICED_FIELDS and name.lower() in PRICED_FIELDS:
+        if name in PRICED_FIELDS:
+            continue
+        if name.lower() in PRICED_FIELDS or (name in UNBOUNDED_FIELDS and value is not None and value is not False):
             return name
     if any(tool.get("type") not in OWN_TOOLS for tool in _dicts(body.get("tools"))):
         return "tools"
-    if not _modalities_priced(_list(body.get("modalities")), price):
+    if body.get("modalities") and not _modalities_priced(_list(body["modalities"]), price):
         return "modalities"
     return None if _tier_priced(body.get("service_tier"), price) else "service_tier"
 
@@ -211,7 +211,8 @@ def _inline_bytes(part: Mapping[str, Any]) -> int:
 
 def _parts(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The content parts of all messages whose content is not plain text."""
-    return [part for message in _dicts(body.get("messages")) for part in _dicts(message.get("content"))]
+    contents = [message.get("content") for message in _dicts(body.get("messages"))]
+    return [part for content in contents if isinstance(content, list) for part in _dicts(content)]
 
 
 def _dicts(value: object) -> list[dict[str, Any]]:

@@ -34,6 +34,8 @@ class Journal:
     def __init__(self, folder: Path, name: str) -> None:
         self._path = folder / f"{name}.{secrets.token_hex(4)}{SUFFIX}"
         self._open: dict[str, Resolution] = {}
+        self._acknowledged = b""
+        """Lines that forget entries. They are written with the next entry: without them it is only sent once more."""
         self._behind = False
         """Whether the disk refused something, so that the file lacks entries or ends in half a line."""
         try:
@@ -65,8 +67,13 @@ class Journal:
     def acknowledge(self, attempt_id: str) -> None:
         """Forget the entry of an attempt; Redis has it. Unknown ids are ignored."""
         if self._open.pop(attempt_id, None) is not None:
-            with suppress(JournalUnavailable):  # forgotten by the disk it is sent once more, which changes nothing
-                self._write(b"-%b\n" % attempt_id.encode())
+            self._acknowledged += b"-%b\n" % attempt_id.encode()
+
+    def flush(self) -> None:
+        """Bring to the disk what was acknowledged; to be called now and then, for when nothing is appended."""
+        if self._acknowledged:
+            with suppress(JournalUnavailable):  # what the disk does not forget is sent once more, which changes nothing
+                self._write(b"")
 
     def adopt(self) -> list[Resolution]:
         """Take over what dead workers left open, and remove their files; returns the entries, now pending here.
@@ -80,8 +87,10 @@ class Journal:
         return adopted
 
     def close(self) -> None:
-        """Release the file, removing it if nothing is pending; what is pending waits for another worker."""
-        if not self._open:
+        """Release the file, or remove it if nothing is pending; what is pending waits for another worker."""
+        if self._open:
+            self.flush()
+        else:
             self._path.unlink(missing_ok=True)
         self._file.close()
 
@@ -108,11 +117,13 @@ class Journal:
         if self._behind or self._size > (self._rewrite_at if self._open else SMALL_BYTES):
             self._rewrite()
             return
+        lines = self._acknowledged + lines
         try:
             _append(self._file, lines)
         except OSError as exc:
             self._behind = True
             raise _unavailable(self._path, exc) from exc
+        self._acknowledged = b""
         self._size += len(lines)
 
     def _rewrite(self) -> None:
@@ -125,6 +136,7 @@ class Journal:
             raise _unavailable(self._path, exc) from exc
         self._file.close()
         self._file = file
+        self._acknowledged = b""
         self._behind = False
         self._size = len(content)
         self._rewrite_at = max(SMALL_BYTES, 2 * self._size)

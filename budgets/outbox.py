@@ -73,7 +73,8 @@ class Outbox:
             pause = min(2 * pause, LONGEST_PAUSE) if self._failed.is_set() else SHORTEST_PAUSE
 
     async def adopt(self) -> None:
-        """Take over what dead workers did not get acknowledged. Raises JournalUnavailable."""
+        """Take over what dead workers did not get acknowledged, and tidy up. Raises JournalUnavailable."""
+        self._journal.flush()
         if self._journal.adopt():
             self._empty.clear()
             self._failed.set()

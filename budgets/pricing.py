@@ -169,9 +169,10 @@ def _charge(total: int, rate: PicoUSD, parts: tuple[tuple[int, PicoUSD], ...]) -
     """The cost of `total` tokens of which `parts` have rates of their own; no token is charged twice."""
     pico, left = 0, total
     for tokens, part_rate in parts:
-        charged = min(tokens, left)
-        pico += charged * part_rate
-        left -= charged
+        if tokens:
+            charged = min(tokens, left)
+            pico += charged * part_rate
+            left -= charged
     return pico + left * rate
 
 

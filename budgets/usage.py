@@ -1,6 +1,7 @@
 """Usage: the tokens an upstream billed for one attempt, in one normal form for all providers."""
 
 from dataclasses import dataclass, fields
+from operator import attrgetter
 
 from budgets.errors import AbsurdUsage
 
@@ -32,16 +33,18 @@ class Usage:
         a number above its bound and a part above its total.
         Raises AbsurdUsage naming the first field that is wrong; the caller then books the whole hold.
         """
-        for name in _COUNTS:
-            value: object = getattr(self, name)
-            if type(value) is not int or value < 0:
-                raise AbsurdUsage(name, value)
+        counts = _counts_of(self)
+        if set(map(type, counts)) != {int} or min(counts) < 0:
+            raise AbsurdUsage(*self._first_malformed())
         if self.service_tier is not None and not isinstance(self.service_tier, str):
             raise AbsurdUsage("service_tier", self.service_tier)
         for name, tokens, most in self._limits(most_input, most_output):
             if tokens > most:
                 raise AbsurdUsage(name, tokens)
         return self
+
+    def _first_malformed(self) -> tuple[str, object]:
+        return next((name, value) for name in _COUNTS if type(value := getattr(self, name)) is not int or value < 0)
 
     def _limits(self, most_input: int, most_output: int) -> tuple[tuple[str, int, int], ...]:
         """Each count with the most it can be. Audio may have been read from the cache, so it has a limit of its own."""
@@ -58,3 +61,4 @@ class Usage:
 
 
 _COUNTS = tuple(field.name for field in fields(Usage) if field.name != "service_tier")
+_counts_of = attrgetter(*_COUNTS)

@@ -58,8 +58,7 @@ class Pipeline:
                     reservation.estimator = quote.estimate
                     attempt.sent()
                     record.sent()
-                    async with self._upstream.send(call, reservation, client) as answer:
-                        await relay.answer(answer, quote, reservation)
+                    await self._upstream.send(call, reservation, client, partial(relay.answer, quote, reservation))
 
     def _plan(self, request: ModelRequest, caller: Caller) -> Route:
         try:

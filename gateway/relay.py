@@ -43,7 +43,7 @@ class Relay:
         self._route = route
         self._record = record
 
-    async def answer(self, answer: Answer, quote: Quote, reservation: Reservation) -> None:
+    async def answer(self, quote: Quote, reservation: Reservation, answer: Answer) -> None:
         """Relay `answer` to the caller. Raises UpstreamFailed for an answer that is broken or ends early."""
         relay = self._stream if quote.request.stream else self._whole
         try:

@@ -96,14 +96,17 @@ class Health:
     def __init__(self, policy: HealthPolicy | None = None) -> None:
         self._policy = policy or HealthPolicy()
         self._breakers: dict[str, _Breaker] = {}
+        """Of those that failed since their last success: most requests find nothing here, and leave nothing."""
 
     def dispatched(self, deployment: str, now: float) -> None:
         """A request is on its way there; where a trial is due, this is it."""
-        self._move(deployment, Event.DISPATCHED, now)
+        if deployment in self._breakers:
+            self._move(deployment, Event.DISPATCHED, now)
 
     def succeeded(self, deployment: str, now: float) -> None:
         """It answered."""
-        self._move(deployment, Event.SUCCEEDED, now)
+        if deployment in self._breakers:
+            self._move(deployment, Event.SUCCEEDED, now)
 
     def failed(self, deployment: str, kind: FailureKind, now: float, retry_after: float | None = None) -> None:
         """An attempt there failed. `retry_after`: seconds the provider asks for, None where it named no time."""
@@ -113,7 +116,7 @@ class Health:
 
     def state(self, deployment: str, now: float) -> State:
         """The state at `now`, for metrics and for the console."""
-        return self._at(deployment, now).state
+        return self._at(deployment, now).state if deployment in self._breakers else State.CLOSED
 
     def available(self, deployment: str, now: float) -> bool:
         """Whether a request may go there now: fit, or due for its trial."""
@@ -162,7 +165,7 @@ class Health:
         elif breaker.state is State.TRIAL and before is not State.TRIAL:
             breaker.until = now + self._policy.trial
         elif breaker.state is State.CLOSED and event is Event.SUCCEEDED:
-            self._breakers[deployment] = _Breaker()
+            del self._breakers[deployment]
 
     def _ejection(self, before: int) -> float:
         """Seconds to stay away, after so many ejections in a row before."""

@@ -5,8 +5,7 @@ There is one back-off, full jitter: uniform(0, 2^n s), never shorter than the pr
 (https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/).
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -106,11 +105,29 @@ class Progress:
 
 
 class RetryAllowance:
-    """One request's claim on the retry budget. The first `take` that succeeds is enough for all its retries."""
+    """One active request, and its claim on the retry budget: the first `take` that succeeds is enough for all retries.
+
+    It ends with `end`, or as a context.
+    """
 
     def __init__(self, budget: "RetryBudget") -> None:
         self._budget = budget
+        self._active = True
         self.taken = False
+        budget.active += 1
+
+    def end(self) -> None:
+        """The request is no longer active; what it was allowed is given back. Later calls change nothing."""
+        if self._active:
+            self._active = False
+            self._budget.active -= 1
+            self._budget.retrying -= self.taken
+
+    def __enter__(self) -> "RetryAllowance":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def take(self) -> bool:
         """Whether this request may retry; if so, it counts as retrying until it ends."""
@@ -137,16 +154,9 @@ class RetryBudget:
         """How many requests may be retrying at this moment."""
         return max(self._floor, int(self.active * self._share))
 
-    @contextmanager
-    def request(self) -> Iterator[RetryAllowance]:
-        """Count a request as active while the body runs, and take back what it was allowed."""
-        allowance = RetryAllowance(self)
-        self.active += 1
-        try:
-            yield allowance
-        finally:
-            self.active -= 1
-            self.retrying -= allowance.taken
+    def request(self) -> RetryAllowance:
+        """Count a request as active until its allowance ends."""
+        return RetryAllowance(self)
 
 
 def verdict(failure: Failure, progress: Progress, allowance: RetryAllowance, random: float) -> Decision:

@@ -32,8 +32,9 @@ def clean(text: str, limit: int = MAX_TEXT) -> str:
 
 def line(fields: dict[str, Any], now: float) -> bytes:
     """One log line; fields that are None are left out. `now` is Unix seconds."""
-    told: dict[str, object] = {semconv.TIME: datetime.fromtimestamp(now, UTC)}
-    told |= {name: value for name, value in fields.items() if value is not None}
+    told = {semconv.TIME: datetime.fromtimestamp(now, UTC), **fields}
+    if None in told.values():
+        told = {name: value for name, value in told.items() if value is not None}
     return orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z)
 
 

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from types import TracebackType
 
 from budgets.money import NanoUSD, to_usd
 from budgets.usage import Usage
@@ -135,23 +136,19 @@ class Telemetry:
         self._clock = clock
         self._now = now
 
-    @contextmanager
-    def request(self, request_id: str, operation_name: str) -> Iterator[RequestRecord]:
+    def request(self, request_id: str, operation_name: str) -> AbstractContextManager[RequestRecord]:
         """A record of one request, told on any way out of the body; errors pass through.
 
         Where the body raised before it set a status, a cancelled request counts as one whose client is gone, and any
         other error as a 500 of the error's type.
         """
-        record = RequestRecord(request_id, operation_name, self._clock, self._clock())
-        try:
-            yield record
-        except BaseException as exc:
-            _blame(record, exc)
-            raise
-        finally:
-            seconds = self._clock() - record.started
-            self._count(record, seconds)
-            self._write(line(_fields(record, seconds), self._now()))
+        return _Told(self, RequestRecord(request_id, operation_name, self._clock, self._clock()))
+
+    def tell(self, record: RequestRecord) -> None:
+        """The request is over."""
+        seconds = self._clock() - record.started
+        self._count(record, seconds)
+        self._write(line(_fields(record, seconds), self._now()))
 
     def _count(self, record: RequestRecord, seconds: float) -> None:
         metrics = self.metrics
@@ -193,6 +190,22 @@ class Telemetry:
             metrics.unpriced.child(model[2]).inc()
 
 
+class _Told:
+    """See `Telemetry.request`."""
+
+    def __init__(self, telemetry: Telemetry, record: RequestRecord) -> None:
+        self._telemetry = telemetry
+        self._record = record
+
+    def __enter__(self) -> RequestRecord:
+        return self._record
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if error is not None:
+            _blame(self._record, error)
+        self._telemetry.tell(self._record)
+
+
 def token_kinds(usage: Usage) -> list[tuple[str, str, int]]:
     """The tokens of `usage` as (type, kind, count), without overlap: the counts of a type add up to its total."""
     read_in = (
@@ -226,9 +239,8 @@ def _blame(record: RequestRecord, exc: BaseException) -> None:
 
 
 def _fields(record: RequestRecord, seconds: float) -> dict[str, object]:
-    """The log line. What a caller or a provider chose is cleaned; what we chose is not."""
-    usage = record.usage
-    return {
+    """The log line; None where nothing is known. What a caller or a provider chose is cleaned, what we chose is not."""
+    fields: dict[str, object] = {
         semconv.LEVEL: "error" if (record.status or 0) >= 500 else "info",
         semconv.MESSAGE: "request",
         semconv.REQUEST_ID: clean(record.request_id),
@@ -237,30 +249,47 @@ def _fields(record: RequestRecord, seconds: float) -> dict[str, object]:
         semconv.KEY_ID: record.key_id,
         semconv.KEY: _cleaned(record.key_name),
         semconv.REQUEST_MODEL: _cleaned(record.request_model),
-        semconv.ROUTE: record.route,
-        semconv.TIER: record.tier,
-        semconv.ROUTE_REASON: _cleaned(record.reason),
         semconv.DEPLOYMENT: record.deployment,
         semconv.PROVIDER_NAME: record.provider_name,
         semconv.RESPONSE_MODEL: _cleaned(record.response_model),
+        semconv.ROUTE_REASON: _cleaned(record.reason),
         semconv.STREAM: record.stream,
         semconv.STATUS_CODE: record.status,
-        semconv.ERROR_TYPE: record.error_type,
-        semconv.REFUSAL: record.refusal,
-        semconv.CLIENT_GONE: record.client_gone or None,
-        semconv.INPUT_TOKENS: usage and usage.input_tokens,
-        semconv.OUTPUT_TOKENS: usage and usage.output_tokens,
-        semconv.CACHE_READ_INPUT_TOKENS: (usage and usage.cache_read_input_tokens) or None,
-        semconv.CACHE_CREATION_INPUT_TOKENS: (usage and usage.cache_creation_input_tokens) or None,
-        semconv.REASONING_OUTPUT_TOKENS: (usage and usage.reasoning_output_tokens) or None,
-        semconv.COST_USD: _usd(record.cost),
-        semconv.BASELINE_USD: _usd(record.baseline_cost),
-        semconv.ATTEMPTS: [f"{deployment}: {outcome}" for deployment, outcome in record.attempts] or None,
         semconv.DURATION: round(seconds, 6),
         semconv.UPSTREAM: round(record.upstream_seconds, 6),
         semconv.OVERHEAD: record.overhead and round(record.overhead, 6),
         semconv.TIME_TO_FIRST_TOKEN: record.first_byte_at and round(record.first_byte_at - record.started, 6),
     }
+    if record.route is not None:
+        fields |= {semconv.ROUTE: record.route, semconv.TIER: record.tier}
+    if record.usage is not None:
+        fields |= _used(record, record.usage)
+    if record.attempts:
+        fields[semconv.ATTEMPTS] = [f"{deployment}: {outcome}" for deployment, outcome in record.attempts]
+    if record.error_type or record.refusal or record.client_gone:
+        fields |= {
+            semconv.ERROR_TYPE: record.error_type,
+            semconv.REFUSAL: record.refusal,
+            semconv.CLIENT_GONE: record.client_gone or None,
+        }
+    return fields
+
+
+def _used(record: RequestRecord, usage: Usage) -> dict[str, object]:
+    fields: dict[str, object] = {
+        semconv.INPUT_TOKENS: usage.input_tokens,
+        semconv.OUTPUT_TOKENS: usage.output_tokens,
+        semconv.COST_USD: _usd(record.cost),
+    }
+    parts = (
+        (semconv.CACHE_READ_INPUT_TOKENS, usage.cache_read_input_tokens),
+        (semconv.CACHE_CREATION_INPUT_TOKENS, usage.cache_creation_input_tokens),
+        (semconv.REASONING_OUTPUT_TOKENS, usage.reasoning_output_tokens),
+    )
+    fields |= {name: tokens for name, tokens in parts if tokens}
+    if record.baseline_cost is not None:
+        fields[semconv.BASELINE_USD] = to_usd(record.baseline_cost)
+    return fields
 
 
 def _sum(before: NanoUSD | None, more: NanoUSD | None) -> NanoUSD | None:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import ExitStack
 from types import TracebackType
 
 from budgets.errors import BudgetExceeded
@@ -56,10 +55,9 @@ class Attempts:
         self._attempts = 0
         self._attempts_here = 0
         self._last_failure: UpstreamFailed | None = None
-        self._active = ExitStack()
+        self._allowance = failover.budget.request()
 
     def __aiter__(self) -> "Attempts":
-        self._allowance = self._active.enter_context(self._failover.budget.request())
         return self
 
     async def __anext__(self) -> "Attempt":
@@ -79,7 +77,7 @@ class Attempts:
     def end(self) -> None:
         """The request is through with its attempts."""
         self._next = None
-        self._active.close()
+        self._allowance.end()
 
     def sent(self, candidate: Candidate) -> None:
         self._attempts += 1

@@ -2,10 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import orjson
 
@@ -92,6 +91,9 @@ class Answer:
         return b"".join(pieces)
 
 
+Relay: TypeAlias = Callable[[Answer], Awaitable[None]]
+
+
 class _Patience:
     """One timer for one attempt: first byte, silence between bytes, the whole, and the drain once nobody waits."""
 
@@ -132,9 +134,10 @@ class Upstream:
         """Close all connections."""
         await self._client.close()
 
-    @asynccontextmanager
-    async def send(self, call: Call, reservation: Reservation, caller: Waiting) -> AsyncIterator[Answer]:
-        """Send `call` and yield the answer; `reservation` learns whether anything may have been billed.
+    async def send(self, call: Call, reservation: Reservation, caller: Waiting, relay: Relay) -> None:
+        """Send `call` and give the answer to `relay`; `reservation` learns whether anything may have been billed.
+
+        The deadlines hold for `relay` too.
 
         A definite refusal (an error status of the provider itself) costs nothing; no connection means that nothing
         was sent; whatever else goes wrong leaves the cost unknown.
@@ -150,7 +153,7 @@ class Upstream:
                 try:
                     if response.status != 200:
                         raise await _refused(call, response, reservation, self._limits.idle_timeout)
-                    yield Answer(response, patience, self._limits)
+                    await relay(Answer(response, patience, self._limits))
                 finally:
                     response.release()
         except ConnectionBroken as exc:

@@ -70,11 +70,8 @@ def parse_request(raw: bytes) -> ModelRequest:
 def _check_types(body: Mapping[str, Any]) -> None:
     for name, value in body.items():
         expected = _FIELD_TYPES.get(name)
-        if expected is None or value is None:
-            continue
-        words, types = expected
-        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            raise InvalidRequest(f"`{name}` must be {words}, not {type(value).__name__}.", name)
+        if expected is not None and value is not None and type(value) not in expected[1]:  # a bool is no integer here
+            raise InvalidRequest(f"`{name}` must be {expected[0]}, not {type(value).__name__}.", name)
 
 
 def _check_messages(messages: list[Any] | None) -> None:

@@ -41,7 +41,7 @@ def dump(value: object) -> bytes:
 
 
 def _refuse_duplicates(pairs: list[tuple[str, object]]) -> None:
-    if len(pairs) != len({key for key, _ in pairs}):
+    if len(pairs) != len(dict(pairs)):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
         raise InvalidRequest(f"The key {twice[:100]!r} stands twice in one object; keep one of them.", twice[:100])

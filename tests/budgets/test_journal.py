@@ -35,6 +35,8 @@ for line in sys.stdin.buffer:
         journal.append(Resolution.from_json(rest))
     elif word == b"acknowledge":
         journal.acknowledge(rest.decode())
+    elif word == b"flush":
+        journal.flush()
     elif word == b"hesitate":
         sys.addaudithook(before_a_lock)
     else:
@@ -153,9 +155,21 @@ def test_a_killed_worker_leaves_what_was_not_acknowledged(folder: Path, worker: 
     for number in range(3):
         worker.tell("append", settle(number).to_json())
     worker.tell("acknowledge", b"att_default_1")
+    worker.tell("append", settle(3).to_json())
     worker.kill()
 
-    assert left_behind(folder) == [settle(0), settle(2)]
+    assert left_behind(folder) == [settle(0), settle(2), settle(3)]
+
+
+def test_what_was_acknowledged_last_is_found_again_unless_it_was_flushed(folder: Path, worker: Worker) -> None:
+    worker.tell("append", settle(1).to_json())
+    worker.tell("append", settle(2).to_json())
+    worker.tell("acknowledge", b"att_default_1")
+    worker.tell("flush")
+    worker.tell("acknowledge", b"att_default_2")
+    worker.kill()
+
+    assert left_behind(folder) == [settle(2)]
 
 
 def test_a_living_worker_is_not_robbed(folder: Path, worker: Worker, journal: Journal) -> None:
@@ -273,6 +287,7 @@ def test_a_rewritten_file_has_what_is_pending_and_stays_locked(folder: Path, wor
     worker.tell("append", settle(1).to_json())  # rewrites the file, which had become large
     worker.tell("acknowledge", b"att_default_0")
     worker.tell("acknowledge", b"att_default_1")
+    worker.tell("flush")
     worker.tell("append", settle(2).to_json())
     assert sum(path.stat().st_size for path in files(folder)) < 1000
     assert journal.adopt() == []

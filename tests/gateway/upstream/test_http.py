@@ -27,6 +27,7 @@ from fakes import (
 from budgets.ledger import Attempt, Reservation
 from gateway.errors import CallerGone, UpstreamFailed
 from gateway.settings import UpstreamSettings
+from gateway.upstream.http import Answer as Received
 from gateway.upstream.http import Call, Upstream
 
 SOON = 0.05
@@ -62,8 +63,17 @@ def call(port: int) -> Call:
 
 async def fetched(upstream: Upstream, port: int, held: Reservation, caller: FakeCaller | None = None) -> bytes:
     """The whole body of one attempt's answer."""
-    async with upstream.send(call(port), held, caller or FakeCaller()) as answer:
-        return await answer.body()
+    bodies = []
+
+    async def read(answer: Received) -> None:
+        bodies.append(await answer.body())
+
+    await upstream.send(call(port), held, caller or FakeCaller(), read)
+    return bodies[0]
+
+
+async def read_nothing(answer: Received) -> None:
+    """An answer that nobody wants."""
 
 
 async def failure(port: int, caller: FakeCaller | None = None, **limits: Any) -> tuple[UpstreamFailed, Reservation]:
@@ -88,9 +98,12 @@ def costs_nothing(held: Reservation) -> bool:
 
 
 async def test_a_request_is_sent_as_it_is_and_its_answer_is_read(provider: FakeUpstream) -> None:
-    async with opened() as upstream, upstream.send(call(provider.port), reservation(), FakeCaller()) as answer:
+    async def read(answer: Received) -> None:
         assert answer.content_type == "application/json"
         assert await answer.body() == completion()[1]
+
+    async with opened() as upstream:
+        await upstream.send(call(provider.port), reservation(), FakeCaller(), read)
 
     (asked,) = provider.asked
     assert (asked.path, asked.body) == ("/v1/chat/completions", {"model": "m"})
@@ -108,11 +121,15 @@ async def test_a_stream_comes_in_pieces_as_they_are_sent(provider: FakeUpstream)
     go_on = asyncio.Event()
     provider.will([STREAM_HEAD, chunked(delta("a")), go_on, chunked(DONE), LAST_CHUNK])
 
-    async with opened() as upstream, upstream.send(call(provider.port), reservation(), FakeCaller()) as answer:
+    async def read(answer: Received) -> None:
         assert await answer.read() == delta("a")
         go_on.set()
         assert await answer.body() == DONE
-    assert answer.content_type == "text/event-stream"
+        assert answer.content_type == "text/event-stream"
+
+    async with opened() as upstream:
+        await upstream.send(call(provider.port), reservation(), FakeCaller(), read)
+    assert go_on.is_set()
 
 
 async def test_an_answer_without_a_length_ends_with_its_connection(provider: FakeUpstream) -> None:
@@ -126,8 +143,7 @@ async def test_an_answer_that_was_not_read_is_left_without_harm_to_the_next(prov
     provider.will(broken_stream(delta("a"), Ending.SILENCE))
 
     async with opened() as upstream:
-        async with upstream.send(call(provider.port), reservation(), FakeCaller()):
-            pass
+        await upstream.send(call(provider.port), reservation(), FakeCaller(), read_nothing)
         await provider.left.wait()
         assert await fetched(upstream, provider.port, reservation()) == completion()[1]
 
@@ -171,10 +187,10 @@ async def test_without_a_connection_nothing_was_sent(where: Any) -> None:
 
 async def test_a_host_that_does_not_exist_is_no_connection() -> None:
     held = reservation()
+    nowhere = Call("acme", "http://no-such-host.invalid/v1", {}, b"{}")
     async with opened() as upstream:
         with pytest.raises(UpstreamFailed) as caught:
-            async with upstream.send(Call("acme", "http://no-such-host.invalid/v1", {}, b"{}"), held, FakeCaller()):
-                pass
+            await upstream.send(nowhere, held, FakeCaller(), read_nothing)
 
     assert (caught.value.kind, held.sent) == ("connect", False)
 
@@ -184,10 +200,10 @@ async def test_a_host_that_does_not_exist_is_no_connection() -> None:
 )
 async def test_what_cannot_be_sent_was_not_sent(url: str, key: str) -> None:
     held = reservation()
+    malformed = Call("acme", url, {"authorization": f"Bearer {key}"}, b"{}")
     async with opened() as upstream:
         with pytest.raises(UpstreamFailed) as caught:
-            async with upstream.send(Call("acme", url, {"authorization": f"Bearer {key}"}, b"{}"), held, FakeCaller()):
-                pass
+            await upstream.send(malformed, held, FakeCaller(), read_nothing)
 
     assert (caught.value.kind, held.sent) == ("connect", False)
     assert "sk-a" not in caught.value.message
@@ -383,12 +399,15 @@ async def test_a_caller_who_hangs_up_is_waited_for_as_long_as_the_drain_allows(p
     provider.will([STREAM_HEAD, chunked(delta("a")), go_on, chunked(DONE), LAST_CHUNK])
     caller = FakeCaller()
 
-    async with opened(drain=NEVER) as upstream, upstream.send(call(provider.port), reservation(), caller) as answer:
+    async def read(answer: Received) -> None:
         await answer.read()
         caller.hang_up()
         go_on.set()
-
         assert await answer.body() == DONE
+
+    async with opened(drain=NEVER) as upstream:
+        await upstream.send(call(provider.port), reservation(), caller, read)
+    assert go_on.is_set()
 
 
 @pytest.mark.parametrize("answer", [[Ending.SILENCE], broken_stream(delta("a"), Ending.SILENCE)])
@@ -415,8 +434,7 @@ async def test_a_provider_that_bills_nothing_then_is_cut_as_soon_as_the_caller_h
 
     async with opened(drain=NEVER) as upstream:
         with pytest.raises(CallerGone):
-            async with upstream.send(cut, held, caller):
-                pass
+            await upstream.send(cut, held, caller, read_nothing)
 
     assert unknown(held)
 
@@ -426,13 +444,12 @@ async def test_a_caller_who_takes_no_bytes_ends_the_attempt(provider: FakeUpstre
 
     async with opened(idle_timeout=SOON) as upstream:
         with pytest.raises(CallerGone):
-            await relayed_to_nobody(upstream, provider.port)
+            await upstream.send(call(provider.port), reservation(), FakeCaller(), relay_to_nobody)
 
 
-async def relayed_to_nobody(upstream: Upstream, port: int) -> None:
-    async with upstream.send(call(port), reservation(), FakeCaller()) as answer:
-        await answer.read()
-        await asyncio.Event().wait()  # a write that does not end
+async def relay_to_nobody(answer: Received) -> None:
+    await answer.read()
+    await asyncio.Event().wait()  # a write that does not end
 
 
 async def test_a_deadline_that_is_not_ours_stays_what_it_is(provider: FakeUpstream) -> None:
