@@ -12,8 +12,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-WATCH_AFTER = 0.02
-"""Seconds until somebody looks whether the caller is still there: most answers are quicker than that is worth."""
+WATCH_AFTER = 0.1
+"""Seconds until somebody looks whether the caller is still there: what is answered sooner is not worth a task."""
 
 
 class Exchange:
