@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -129,11 +130,13 @@ async def test_a_gateway_that_is_killed_in_mid_answer_counts_what_it_cannot_know
     answer = asyncio.create_task(caller.ask(**chat("exact", "Think. [[stall]] [[bill all]]")))
     await asyncio.to_thread(until, lambda: gateway.billed(key) > 0, lambda: "never billed")
     gateway.kill(WORKER)
+    killed_at = time.monotonic()
     with suppress(OSError, EOFError):
         await answer
     gateway.start()
 
     look_until_nothing_is_held(gateway, key)
+    print(f"the hold was gone {time.monotonic() - killed_at:.2f} s after the kill, with a lease of 2 s")
     money = gateway.money(key)
     assert (money.spent, money.suspense) == (0, Decimal("0.001"))
     assert gateway.admin("GET", f"/keys/{key.id}")["limits"][0]["remaining_usd"] == "0.999"
