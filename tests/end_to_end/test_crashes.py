@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -11,6 +12,8 @@ from decimal import Decimal
 import pytest
 from callers import Caller, chat, crowd
 from gateway_process import GatewayProcess, Key, until
+
+log = logging.getLogger(__name__)
 
 CALLERS = 24
 BUSY = 100
@@ -136,7 +139,7 @@ async def test_a_gateway_that_is_killed_in_mid_answer_counts_what_it_cannot_know
     gateway.start()
 
     look_until_nothing_is_held(gateway, key)
-    print(f"the hold was gone {time.monotonic() - killed_at:.2f} s after the kill, with a lease of 2 s")
+    log.info("the hold was gone %.2f s after the kill, with a lease of 2 s", time.monotonic() - killed_at)
     money = gateway.money(key)
     assert (money.spent, money.suspense) == (0, Decimal("0.001"))
     assert gateway.admin("GET", f"/keys/{key.id}")["limits"][0]["remaining_usd"] == "0.999"
