@@ -103,12 +103,14 @@ class KeyStore:
 
     def __init__(self, redis: Redis, pepper: bytes, clock: Callable[[], float] = time.time) -> None:
         self._redis = redis
-        self._pepper = pepper
+        self._peppered = hmac.new(pepper, digestmod="sha256")
         self._clock = clock
 
     def digest(self, text: str) -> str:
         """The HMAC-SHA256 of a whole key text, in hex: the only form in which a key is kept or looked up."""
-        return hmac.digest(self._pepper, text.encode(errors="surrogatepass"), "sha256").hex()
+        mac = self._peppered.copy()
+        mac.update(text.encode(errors="surrogatepass"))
+        return mac.hexdigest()
 
     async def create(
         self,

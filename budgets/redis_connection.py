@@ -338,7 +338,7 @@ class RedisConnection:
         while True:
             opened_at = loop.time()
             if self._link is not None:
-                await self._link.ended
+                await asyncio.shield(self._link.ended)  # who cancels us must not pass for its end
                 logger.warning("Redis at %s is away: %s", self._address, self._link.down)
             failures = 0 if loop.time() - opened_at > LONGEST_BACKOFF else min(failures + 1, 10)
             await asyncio.sleep(random.uniform(0, min(LONGEST_BACKOFF, SHORTEST_BACKOFF * 2**failures)))  # noqa: S311

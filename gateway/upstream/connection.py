@@ -5,6 +5,7 @@ Framing is left to llhttp in its strict mode; a response is refused where server
 
 import asyncio
 import re
+import select
 import socket
 from typing import cast
 
@@ -70,7 +71,8 @@ class Connection(asyncio.Protocol):
     def __init__(self, pool: "Pool[Connection]", origin: Origin, sock: socket.socket) -> None:
         self.origin = origin
         self._pool = pool
-        self._socket = sock
+        self._news_of_peer = select.poll()
+        self._news_of_peer.register(sock, select.POLLIN)
         self._loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[None] = self._loop.create_future()
         self._parser = httptools.HttpResponseParser(self)
@@ -143,16 +145,8 @@ class Connection(asyncio.Protocol):
         self._pool.put(self, int(lasts[1]) - 1 if lasts else None)
 
     def is_quiet(self) -> bool:
-        """Whether the peer has neither sent anything nor hung up: asks the socket, which knows before the loop does."""
-        if self._transport.is_closing():
-            return False
-        try:
-            self._socket.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
+        """Whether the peer has neither sent anything nor hung up: asks the system, which knows before the loop does."""
+        return not (self._transport.is_closing() or self._news_of_peer.poll(0))
 
     def close(self) -> None:
         """End the connection without waiting for anything; what is unsent or unread is lost."""

@@ -73,8 +73,10 @@ async def listening(folder: Path, handler: Handler) -> AsyncIterator[str]:
     """The URL of something that is not Redis."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await handler(reader, writer)
-        writer.close()
+        try:
+            await handler(reader, writer)
+        finally:
+            writer.close()
 
     server = await asyncio.start_unix_server(handle, folder / "other.sock")
     async with server:
@@ -129,6 +131,27 @@ async def test_commands_of_one_turn_are_sent_before_any_is_answered(folder: Path
 
     async with listening(folder, counts_to_a_hundred) as url, connected(url) as connection:
         assert await asyncio.gather(*(connection.send("PING") for _ in range(100))) == list(range(100))
+
+
+async def test_closing_hangs_up_and_fails_what_has_no_answer(folder: Path) -> None:
+    hung_up = asyncio.Event()
+
+    async def greets_and_says_no_more(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"+PONG\r\n")
+        await reader.read()
+        hung_up.set()
+
+    async with listening(folder, greets_and_says_no_more) as url:
+        async with connected(url) as connection:
+            await connection.call("PING")
+            unanswered = connection.send("PING")
+        async with asyncio.timeout(PATIENCE):
+            await hung_up.wait()
+
+    with pytest.raises(LedgerUnavailable, match="was closed"):
+        await unanswered
 
 
 @given(st.lists(st.sampled_from(["wait", "cancel at once", "cancel when sent"]), max_size=40))
