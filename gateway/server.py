@@ -17,6 +17,7 @@ from http import HTTPStatus
 from itertools import chain
 from math import ceil
 from typing import Any, cast
+from urllib.parse import unquote
 
 import httptools
 import uvicorn
@@ -24,6 +25,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.api.errors import INVALID, SERVER, Refusal
+from gateway.cycle import Cycle
 from gateway.ids import sequential_ids
 
 BACKLOG = 2048
@@ -32,7 +34,6 @@ KEEP_ALIVE = 75
 SHUTDOWN_GRACE = 1.0
 """Seconds in which a connection without a request may still send one after the shutdown began."""
 
-_HEAD = b"HTTP/1.1 "
 _HEADER_FRAMING = len(b": \r\n")
 _logger = logging.getLogger(__name__)
 
@@ -77,46 +78,6 @@ class _HeadersTooLargeError(Exception):
     """Raised inside the parser's callback to stop it."""
 
 
-class _JoiningTransport:
-    """Keeps a response's head back until the first piece of its body, so that both leave in one call and packet.
-
-    A head with nothing behind it leaves at the end of the loop's turn.
-    """
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._call_soon = asyncio.get_running_loop().call_soon
-        self._head = b""
-        self.is_closing = transport.is_closing  # asked several times a request
-
-    def write(self, data: bytes) -> None:
-        if data.startswith(_HEAD):
-            self._flush()
-            self._head = data
-            self._call_soon(self._flush)
-        elif self._head:
-            self._head += data
-            self._flush()
-        else:
-            self._transport.write(data)
-
-    def write_eof(self) -> None:
-        self._flush()
-        self._transport.write_eof()
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._head and not self._transport.is_closing():
-            self._transport.write(self._head)
-        self._head = b""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
 class _EarlyAnswerTransport(asyncio.Transport):
     """Stands in for the transport while a request's body is still coming, so that an early answer arrives.
 
@@ -159,7 +120,7 @@ class Protocol(HttpToolsProtocol):
     # The connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast(asyncio.Transport, _JoiningTransport(transport)))
+        super().connection_made(transport)
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -238,11 +199,37 @@ class Protocol(HttpToolsProtocol):
         size = len(self.url) + sum(map(len, chain.from_iterable(self.headers))) + _HEADER_FRAMING * len(self.headers)
         if size > self._limits.max_header_bytes:
             raise _HeadersTooLargeError
-        self.scope["headers"] = self.headers.copy()  # trailers go on into self.headers and must not pass for headers
-        super().on_headers_complete()
+        url, version = httptools.parse_url(self.url), self.parser.get_http_version()
+        self.scope |= {
+            "method": self.parser.get_method().decode("ascii"),
+            "http_version": version,
+            "path": unquote(url.path.decode("ascii")),
+            "raw_path": url.path,
+            "query_string": url.query or b"",
+            "headers": self.headers.copy(),  # trailers go on into self.headers and must not pass for headers
+        }
+        earlier, self.cycle = self.cycle, self._new_cycle(version)
         self._reading = Reading.BODY
-        if self._draining:
-            self.cycle.keep_alive = False
+        if earlier is None or earlier.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+
+    def _new_cycle(self, http_version: str) -> Cycle:
+        return Cycle(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=http_version != "1.0" and self.parser.should_keep_alive() and not self._draining,
+            on_response=self.on_response_complete,
+        )
 
     def on_body(self, body: bytes) -> None:
         self._unproductive_bytes = 0
