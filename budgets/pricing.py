@@ -139,7 +139,7 @@ def cost(usage: Usage, price: Price) -> NanoUSD:
     Where audio was read from a cache, it is charged as audio: no answer tells how much of it was.
     A service tier whose name the price does not know costs what the dearest tier would.
     """
-    return nano(max(_tokens_cost(usage, tariff) for tariff in price.tariffs(usage.service_tier)) + price.request)
+    return nano(max([_tokens_cost(usage, tariff) for tariff in price.tariffs(usage.service_tier)]) + price.request)
 
 
 def nano(pico: PicoUSD) -> NanoUSD:

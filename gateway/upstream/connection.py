@@ -44,11 +44,6 @@ class Response:
         value = self._headers.get(name.encode())
         return None if value is None else value.decode("latin-1")
 
-    @property
-    def ready(self) -> bool:
-        """Whether `read` has something to tell at once."""
-        return self._connection is None or self._connection.ready
-
     async def read(self) -> bytes | None:
         """All that has come of the body since the last time, as soon as there is any; None at its end.
 
@@ -113,11 +108,6 @@ class Connection(asyncio.Protocol):
                 raise ConnectionBroken(self._failure)
             await self._news()
         return self._response
-
-    @property
-    def ready(self) -> bool:
-        """See Response.ready."""
-        return bool(self._pieces) or self._complete or self._failure is not None
 
     async def read(self) -> bytes | None:
         """See Response.read."""

@@ -17,6 +17,8 @@ from gateway.upstream.refusals import failure_of
 MAX_ERROR_BYTES = 64 * 1024
 LINGER = 1.0
 """Seconds; a connection is not worth waiting longer."""
+TICK = 0.02
+"""Seconds between two looks at the deadlines; who misses one is told that much later at most."""
 POOL_IDLE = 55.0
 """Seconds; shorter than the keep-alive of common load balancers (60 s), so that they are not the first to close."""
 
@@ -67,8 +69,7 @@ class Answer:
 
         Raises ConnectionBroken where it breaks off or has more bytes than allowed.
         """
-        if not self._response.ready:
-            self._patience.expect(self._limits.idle_timeout)
+        self._patience.expect(self._limits.idle_timeout)
         piece = await self._response.read()
         self._patience.rest()
         self._size_bytes += len(piece or b"")
@@ -95,32 +96,51 @@ Relay: TypeAlias = Callable[[Answer], Awaitable[None]]
 
 
 class _Patience:
-    """One timer for one attempt: first byte, silence between bytes, the whole, and the drain once nobody waits."""
+    """How long one attempt may go on: first byte, silence between bytes, the whole, the drain once nobody waits.
 
-    def __init__(self, timer: asyncio.Timeout, limits: UpstreamSettings, drain: float, started: float) -> None:
-        self._timer = timer
+    What is overdue is cancelled, as `asyncio.timeout` does it.
+    """
+
+    def __init__(self, limits: UpstreamSettings, drain: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._cancelling = self._task.cancelling() if self._task else 0
         self._drain = drain
-        self._clock = asyncio.get_running_loop().time
-        self._latest = started + limits.total_timeout
+        now = self._loop.time()
+        self._latest = now + limits.total_timeout
+        self._due = min(self._latest, now + limits.first_byte_timeout)
+        self._expired = False
+        self._is_over = False
+        self._was_ours = False
         self.waiting = True
         """Whether it is the provider we wait for, and not the caller who takes no bytes."""
 
     def expect(self, within: float) -> None:
-        """The provider has `within` seconds; an eighth less is as good, for moving a timer costs more than an event."""
+        """The provider has `within` seconds from now."""
         self.waiting = True
-        now = self._clock()
-        due = min(self._latest, now + within)
-        if not due - within / 8 <= (self._timer.when() or 0.0) <= due:
-            self._timer.reschedule(due)
+        self._due = min(self._latest, self._loop.time() + within)
 
     def rest(self) -> None:
         self.waiting = False
 
     def hurry(self) -> None:
         """The caller is gone: what is left of the answer has `drain` seconds to show its usage."""
-        self._latest = min(self._latest, self._clock() + self._drain)
-        if not self._timer.expired():
-            self._timer.reschedule(min(self._latest, self._timer.when() or self._latest))
+        self._latest = min(self._latest, self._loop.time() + self._drain)
+        self._due = min(self._due, self._latest)
+        self._loop.call_soon(self.look)
+
+    def look(self) -> None:
+        """End the attempt if it is overdue."""
+        if self._loop.time() >= self._due and self._task is not None and not (self._expired or self._is_over):
+            self._expired = True
+            self._task.cancel()
+
+    def end(self) -> bool:
+        """The attempt is over. Whether its being cancelled was our doing alone."""
+        if not self._is_over:
+            self._is_over = True
+            self._was_ours = self._expired and self._task is not None and self._task.uncancel() <= self._cancelling
+        return self._was_ours
 
 
 class Upstream:
@@ -129,6 +149,8 @@ class Upstream:
     def __init__(self, limits: UpstreamSettings) -> None:
         self._limits = limits
         self._client = HttpClient(connect_timeout=limits.connect_timeout, idle=POOL_IDLE)
+        self._running: set[_Patience] = set()
+        self._watch: asyncio.TimerHandle | None = None
 
     async def close(self) -> None:
         """Close all connections."""
@@ -137,29 +159,27 @@ class Upstream:
     async def send(self, call: Call, reservation: Reservation, caller: Waiting, relay: Relay) -> None:
         """Send `call` and give the answer to `relay`; `reservation` learns whether anything may have been billed.
 
-        The deadlines hold for `relay` too.
-
-        A definite refusal (an error status of the provider itself) costs nothing; no connection means that nothing
-        was sent; whatever else goes wrong leaves the cost unknown.
+        The deadlines hold for `relay` too. A definite refusal (an error status of the provider itself) costs nothing;
+        no connection means that nothing was sent; whatever else goes wrong leaves the cost unknown.
         Raises UpstreamFailed, or CallerGone when the caller's absence, or its not reading, ended the attempt.
         """
-        loop = asyncio.get_running_loop()
+        patience = _Patience(self._limits, self._limits.drain if call.drains else 0.0)
+        self._running.add(patience)
+        if self._watch is None:
+            self._watch = asyncio.get_running_loop().call_later(TICK, self._look)
+        caller.when_gone(patience.hurry)
         try:
-            async with asyncio.timeout(self._limits.first_byte_timeout) as timer:
-                drain = self._limits.drain if call.drains else 0.0
-                patience = _Patience(timer, self._limits, drain, loop.time())
-                caller.when_gone(patience.hurry)
-                response = await self._post(call, reservation)
-                try:
-                    if response.status != 200:
-                        raise await _refused(call, response, reservation, self._limits.idle_timeout)
-                    await relay(Answer(response, patience, self._limits))
-                finally:
-                    response.release()
+            response = await self._post(call, reservation)
+            try:
+                if response.status != 200:
+                    raise await _refused(call, response, reservation, self._limits.idle_timeout)
+                await relay(Answer(response, patience, self._limits))
+            finally:
+                response.release()
         except ConnectionBroken as exc:
             raise UpstreamFailed(call.provider_name, "cut", str(exc), streaming=caller.started) from exc
-        except TimeoutError as exc:
-            if not timer.expired():
+        except asyncio.CancelledError as exc:
+            if not patience.end():
                 raise
             if caller.gone or not patience.waiting:
                 raise CallerGone from exc
@@ -167,7 +187,15 @@ class Upstream:
                 call.provider_name, "timeout", "no answer came in time", streaming=caller.started
             ) from exc
         finally:
+            patience.end()
+            self._running.discard(patience)
             caller.when_gone(None)
+
+    def _look(self) -> None:
+        """One timer for all attempts: one for each would cost more than what most of them do."""
+        for patience in list(self._running):
+            patience.look()
+        self._watch = asyncio.get_running_loop().call_later(TICK, self._look) if self._running else None
 
     async def _post(self, call: Call, reservation: Reservation) -> Response:
         reservation.sent = True
