@@ -14,6 +14,8 @@ from gateway.telemetry.logs import clean, line
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.semconv import ABSENT
 
+MAX_KINDS = 1_000
+"""Of requests remembered at a time; more cost a little time."""
 CLIENT_CLOSED_REQUEST = 499
 """The status of a request whose client went away, as nginx writes it; no client ever sees it."""
 
@@ -132,6 +134,7 @@ class Telemetry:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.metrics = metrics
+        self._kinds: dict[tuple[object, ...], _Kind] = {}
         self._write = write
         self._clock = clock
         self._now = now
@@ -147,35 +150,51 @@ class Telemetry:
     def tell(self, record: RequestRecord) -> None:
         """The request is over."""
         seconds = self._clock() - record.started
-        self._count(record, seconds)
-        self._write(line(_fields(record, seconds), self._now()))
+        kind = self._kind(record)
+        self._count(record, kind, seconds)
+        self._write(line(_fields(record, kind, seconds), self._now()))
 
-    def _count(self, record: RequestRecord, seconds: float) -> None:
-        metrics = self.metrics
-        operation = record.operation_name
-        key = metrics.key(record.key_name)
-        deployment = metrics.known.deployment(record.deployment)
-        model = (
-            metrics.known.model(record.request_model),
-            metrics.known.provider(record.provider_name),
-            deployment,
-            key,
+    def _kind(self, record: RequestRecord) -> "_Kind":
+        """What is known about requests like this one; kept for whole answers, for only these come again and again."""
+        alike = (
+            record.operation_name,
+            record.key_id,
+            record.key_name,
+            record.request_model,
+            record.route,
+            record.tier,
+            record.deployment,
+            record.provider_name,
+            record.response_model,
+            record.stream,
         )
-        status = str(CLIENT_CLOSED_REQUEST if record.client_gone else record.status or ABSENT)
-        metrics.requests.child(operation, *model, status, record.error_type or ABSENT).inc()
-        metrics.durations.child(operation, deployment, "true" if record.stream else "false").observe(seconds)
+        kind = self._kinds.get(alike)
+        if kind is not None and kind.known is self.metrics.known and _is_whole(record):
+            return kind
+        kind = _Kind(self.metrics, record)
+        if _is_whole(record):
+            if len(self._kinds) >= MAX_KINDS:
+                self._kinds.clear()
+            self._kinds[alike] = kind
+        return kind
+
+    def _count(self, record: RequestRecord, kind: "_Kind", seconds: float) -> None:
+        metrics = self.metrics
+        kind.requests.inc()
+        kind.durations.observe(seconds)
         overhead = seconds - record.upstream_seconds if record.overhead is None else record.overhead
-        metrics.overheads.child(operation).observe(max(0.0, overhead))
+        kind.overheads.observe(max(0.0, overhead))
         if record.stream and record.first_byte_at is not None:
-            metrics.first_tokens.child(operation, deployment).observe(record.first_byte_at - record.started)
+            first_tokens = metrics.first_tokens.child(record.operation_name, kind.deployment)
+            first_tokens.observe(record.first_byte_at - record.started)
         if record.refusal is not None:
-            metrics.refusals.child(record.refusal, key).inc()
+            metrics.refusals.child(record.refusal, kind.key).inc()
         if record.route is not None and record.deployment is not None:
             route = metrics.known.model(record.route)
-            metrics.route_decisions.child(route, record.tier or ABSENT, deployment).inc()
+            metrics.route_decisions.child(route, record.tier or ABSENT, kind.deployment).inc()
         for attempted, outcome in record.attempts:
             metrics.attempts.child(metrics.known.deployment(attempted), outcome).inc()
-        self._count_money(record, model)
+        self._count_money(record, kind.model)
 
     def _count_money(self, record: RequestRecord, model: tuple[str, str, str, str]) -> None:
         metrics = self.metrics
@@ -188,6 +207,50 @@ class Telemetry:
             metrics.baseline.child(*model).inc(baseline)
         elif record.usage is not None:
             metrics.unpriced.child(model[2]).inc()
+
+
+def _is_whole(record: RequestRecord) -> bool:
+    return record.status == 200 and record.error_type is None and not record.client_gone
+
+
+class _Kind:
+    """What requests of one kind share: the series they are counted in, and most of the log line."""
+
+    def __init__(self, metrics: Metrics, record: RequestRecord) -> None:
+        self.known = known = metrics.known
+        self.key = metrics.key(record.key_name)
+        self.deployment = known.deployment(record.deployment)
+        self.model = (
+            known.model(record.request_model),
+            known.provider(record.provider_name),
+            self.deployment,
+            self.key,
+        )
+        operation = record.operation_name
+        status = str(CLIENT_CLOSED_REQUEST if record.client_gone else record.status or ABSENT)
+        self.requests = metrics.requests.child(operation, *self.model, status, record.error_type or ABSENT)
+        self.durations = metrics.durations.child(operation, self.deployment, "true" if record.stream else "false")
+        self.overheads = metrics.overheads.child(operation)
+        fields = {
+            semconv.LEVEL: "error" if (record.status or 0) >= 500 else "info",
+            semconv.MESSAGE: "request",
+            semconv.OPERATION_NAME: operation,
+            semconv.ACCOUNT: record.account,
+            semconv.KEY_ID: record.key_id,
+            semconv.KEY: _cleaned(record.key_name),
+            semconv.REQUEST_MODEL: _cleaned(record.request_model),
+            semconv.ROUTE: record.route,
+            semconv.TIER: record.tier,
+            semconv.DEPLOYMENT: record.deployment,
+            semconv.PROVIDER_NAME: record.provider_name,
+            semconv.RESPONSE_MODEL: _cleaned(record.response_model),
+            semconv.STREAM: record.stream,
+            semconv.STATUS_CODE: record.status,
+            semconv.ERROR_TYPE: record.error_type,
+            semconv.REFUSAL: record.refusal,
+            semconv.CLIENT_GONE: record.client_gone or None,
+        }
+        self.fields = {name: value for name, value in fields.items() if value is not None}
 
 
 class _Told:
@@ -238,40 +301,21 @@ def _blame(record: RequestRecord, exc: BaseException) -> None:
         record.error_type = type(exc).__name__
 
 
-def _fields(record: RequestRecord, seconds: float) -> dict[str, object]:
+def _fields(record: RequestRecord, kind: _Kind, seconds: float) -> dict[str, object]:
     """The log line; None where nothing is known. What a caller or a provider chose is cleaned, what we chose is not."""
     fields: dict[str, object] = {
-        semconv.LEVEL: "error" if (record.status or 0) >= 500 else "info",
-        semconv.MESSAGE: "request",
+        **kind.fields,
         semconv.REQUEST_ID: clean(record.request_id),
-        semconv.OPERATION_NAME: record.operation_name,
-        semconv.ACCOUNT: record.account,
-        semconv.KEY_ID: record.key_id,
-        semconv.KEY: _cleaned(record.key_name),
-        semconv.REQUEST_MODEL: _cleaned(record.request_model),
-        semconv.DEPLOYMENT: record.deployment,
-        semconv.PROVIDER_NAME: record.provider_name,
-        semconv.RESPONSE_MODEL: _cleaned(record.response_model),
         semconv.ROUTE_REASON: _cleaned(record.reason),
-        semconv.STREAM: record.stream,
-        semconv.STATUS_CODE: record.status,
         semconv.DURATION: round(seconds, 6),
         semconv.UPSTREAM: round(record.upstream_seconds, 6),
         semconv.OVERHEAD: record.overhead and round(record.overhead, 6),
         semconv.TIME_TO_FIRST_TOKEN: record.first_byte_at and round(record.first_byte_at - record.started, 6),
     }
-    if record.route is not None:
-        fields |= {semconv.ROUTE: record.route, semconv.TIER: record.tier}
     if record.usage is not None:
         fields |= _used(record, record.usage)
     if record.attempts:
         fields[semconv.ATTEMPTS] = [f"{deployment}: {outcome}" for deployment, outcome in record.attempts]
-    if record.error_type or record.refusal or record.client_gone:
-        fields |= {
-            semconv.ERROR_TYPE: record.error_type,
-            semconv.REFUSAL: record.refusal,
-            semconv.CLIENT_GONE: record.client_gone or None,
-        }
     return fields
 
 

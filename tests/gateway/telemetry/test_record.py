@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budgets.usage import Usage
+from gateway.telemetry import record as record_module
 from gateway.telemetry import semconv
 from gateway.telemetry.logs import PIPE_BUF
 from gateway.telemetry.metrics import Known, Metrics
@@ -273,3 +274,53 @@ def test_the_costs_of_several_attempts_add_up(teller: Teller) -> None:
         record.booked(Usage(10, 6), 800, None)
 
     assert (record.cost, record.baseline_cost) == (1_500, 900)
+
+
+def test_alike_requests_add_up_and_keep_what_is_their_own(teller: Teller) -> None:
+    for number in range(3):
+        with teller.telemetry.request(f"req_1234567{number}", "chat") as record:
+            answered(record)
+            record.usage = Usage(100 + number, 20)
+
+    model = ("auto", "acme", "small", "team")
+    assert teller.counted(semconv.REQUESTS) == {("chat", *model, "200", ""): [3]}
+    assert [json.loads(text)["request_id"] for text in teller.written] == [
+        "req_12345670",
+        "req_12345671",
+        "req_12345672",
+    ]
+    assert teller.last()["gen_ai.usage.input_tokens"] == 102
+
+
+def test_a_failure_between_alike_answers_is_told_as_one(teller: Teller) -> None:
+    def failed(record: RequestRecord) -> None:
+        answered(record)
+        record.status, record.error_type = 502, "upstream_error"
+
+    teller.tell(answered)
+    found = teller.tell(failed)
+    again = teller.tell(answered)
+
+    assert (found["level"], found["error.type"]) == ("error", "upstream_error")
+    assert again["level"] == "info"
+    assert "error.type" not in again
+
+
+def test_a_changed_configuration_changes_the_labels_of_requests_seen_before(teller: Teller) -> None:
+    teller.tell(answered)
+    teller.metrics.configure(Known(KNOWN.models - {"small"}, KNOWN.providers, frozenset({"large"})))
+    teller.tell(answered)
+
+    labels = [labels[3] for labels in teller.counted(semconv.REQUESTS)]
+    assert labels == ["small", "other"]
+
+
+def test_only_so_many_kinds_of_requests_are_remembered(teller: Teller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_module, "MAX_KINDS", 2)
+    for key in ("a", "b", "c", "a"):
+        with teller.telemetry.request("req_12345678", "chat") as record:
+            answered(record)
+            record.caller(f"key_default_{key}", key, "default")
+
+    counted = teller.counted(semconv.REQUESTS)
+    assert {labels[4]: number for labels, (number,) in counted.items()} == {"a": 2, "b": 1, "c": 1}
