@@ -33,9 +33,7 @@ def parse_limit(text: str) -> Limit:
     """Dollars and a window, `5/day` or `0.01/lifetime`, as a limit. Raises ValueError that says what is wrong."""
     amount, slash, window = text.partition("/")
     if not slash:
-        raise ValueError(
-            f"{text}: a limit is dollars/window, such as {amount or '5'}/day; windows: {', '.join(WINDOWS)}"
-        )
+        raise ValueError(f"{text}: a limit is dollars/window, such as 5/day; windows: {', '.join(WINDOWS)}")
     try:
         return Limit(from_usd(amount.strip()), window.strip())
     except ValueError as exc:

@@ -18,6 +18,8 @@ from budgets.errors import JournalUnavailable
 from budgets.ledger import Resolution
 
 SUFFIX = ".journal"
+MOST_ACKNOWLEDGED = 500
+"""Acknowledgements that wait for a next entry."""
 SMALL_BYTES = 1 << 20
 """A file is not rewritten before it has grown to this."""
 
@@ -34,8 +36,8 @@ class Journal:
     def __init__(self, folder: Path, name: str) -> None:
         self._path = folder / f"{name}.{secrets.token_hex(4)}{SUFFIX}"
         self._open: dict[str, Resolution] = {}
-        self._acknowledged = b""
-        """Lines that forget entries. They are written with the next entry: without them it is only sent once more."""
+        self._acknowledged: list[bytes] = []
+        """Lines that forget entries, to be written with the next entry."""
         self._behind = False
         """Whether the disk refused something, so that the file lacks entries or ends in half a line."""
         try:
@@ -65,14 +67,23 @@ class Journal:
         self._write(_line(entry))
 
     def acknowledge(self, attempt_id: str) -> None:
-        """Forget the entry of an attempt; Redis has it. Unknown ids are ignored."""
-        if self._open.pop(attempt_id, None) is not None:
-            self._acknowledged += b"-%b\n" % attempt_id.encode()
+        """Forget the entry of an attempt; Redis has it. Unknown ids are ignored.
+
+        The disk forgets it a little later: found there by another worker it is sent once more, and Redis, which knows
+        how old it is, does not book it twice. It does not know that of an attempt it never held, so that one is
+        forgotten at once.
+        """
+        entry = self._open.pop(attempt_id, None)
+        if entry is None:
+            return
+        self._acknowledged.append(b"-%b\n" % attempt_id.encode())
+        if not entry.booked or len(self._acknowledged) >= MOST_ACKNOWLEDGED:
+            self.flush()
 
     def flush(self) -> None:
         """Bring to the disk what was acknowledged; to be called now and then, for when nothing is appended."""
         if self._acknowledged:
-            with suppress(JournalUnavailable):  # what the disk does not forget is sent once more, which changes nothing
+            with suppress(JournalUnavailable):  # the next write that succeeds does it
                 self._write(b"")
 
     def adopt(self) -> list[Resolution]:
@@ -117,13 +128,13 @@ class Journal:
         if self._behind or self._size > (self._rewrite_at if self._open else SMALL_BYTES):
             self._rewrite()
             return
-        lines = self._acknowledged + lines
+        lines = b"".join((*self._acknowledged, lines))
         try:
             _append(self._file, lines)
         except OSError as exc:
             self._behind = True
             raise _unavailable(self._path, exc) from exc
-        self._acknowledged = b""
+        self._acknowledged.clear()
         self._size += len(lines)
 
     def _rewrite(self) -> None:
@@ -136,7 +147,7 @@ class Journal:
             raise _unavailable(self._path, exc) from exc
         self._file.close()
         self._file = file
-        self._acknowledged = b""
+        self._acknowledged.clear()
         self._behind = False
         self._size = len(content)
         self._rewrite_at = max(SMALL_BYTES, 2 * self._size)

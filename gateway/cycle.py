@@ -15,7 +15,7 @@ class Cycle(RequestResponseCycle):
     """Takes ASGI's messages of an answer and writes them as HTTP/1.1. Reading the request is uvicorn's."""
 
     _head = b""
-    """What has not been sent of it yet."""
+    """The head, until it is sent: only then the answer has started, and nothing else can be told in its place."""
 
     async def send(self, message: Any) -> None:
         """See ASGI. Waits while the client does not read."""
@@ -23,40 +23,44 @@ class Cycle(RequestResponseCycle):
             await self.flow.drain()
         if self.disconnected:
             return
-        if not self.response_started:
-            self._begin(message["status"], message["headers"])
-        elif self.response_complete:
+        if self.response_complete:
             raise RuntimeError("the answer is complete already")
-        else:
+        if self._head or self.response_started:
             self._go_on(message.get("body", b""), more=message.get("more_body", False))
+        else:
+            self._begin(message["status"], message.get("headers", ()))
 
     def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         lines = [STATUS_LINE[status]]
-        self.chunked_encoding = self.scope["method"] != "HEAD" and status not in (204, 304)
+        self._is_head_alone = self.scope["method"] == "HEAD" or status in (204, 304)
+        self.chunked_encoding = not self._is_head_alone
         for name, value in chain(self.default_headers, headers):
-            if name == b"connection":
-                self.keep_alive = self.keep_alive and value.lower() != b"close"
-                continue
-            if name == b"content-length":
-                self.chunked_encoding = False
-                self.expected_content_length = int(value)
+            match name.lower():
+                case b"connection":
+                    self.keep_alive = self.keep_alive and b"close" not in value.lower()
+                    continue
+                case b"transfer-encoding":
+                    continue
+                case b"content-length":
+                    self.chunked_encoding = False
+                    self.expected_content_length = int(value)
             lines.append(b"%b: %b\r\n" % (name, value))
         if self.chunked_encoding:
             lines.append(b"transfer-encoding: chunked\r\n")
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
         head = b"".join(lines)
-        if not head.count(b"\r") == head.count(b"\n") == len(lines):
-            raise RuntimeError("a header of the answer has a line break in it")
+        if not head.count(b"\r") == head.count(b"\n") == len(lines) or b"\0" in head:
+            raise RuntimeError("a header of the answer has a line break or a NUL in it")
         self._head = head + b"\r\n"
-        self.response_started = True
-        self.waiting_for_100_continue = False
 
     def _go_on(self, body: bytes, *, more: bool) -> None:
-        data = self._framed(body, more=more)
-        if data or self._head:
-            self.transport.write(self._head + data)
+        data = self._head + self._framed(body, more=more)
+        if data:
+            self.transport.write(data)
             self._head = b""
+            self.response_started = True
+            self.waiting_for_100_continue = False
         if not more:
             self.response_complete = True
             self.message_event.set()
@@ -68,7 +72,7 @@ class Cycle(RequestResponseCycle):
         if self.chunked_encoding:
             chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             return chunk if more else chunk + b"0\r\n\r\n"
-        if self.scope["method"] == "HEAD":
+        if self._is_head_alone:
             return b""
         self.expected_content_length -= len(body)
         if self.expected_content_length < 0 or (self.expected_content_length and not more):

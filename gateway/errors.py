@@ -50,6 +50,13 @@ class BodyTooLarge(GatewayError):
     limit_bytes: int
 
 
+@dataclass
+class BodyEncoded(GatewayError):
+    """The body is compressed: what it comes to is not known before it is unpacked, so none is taken."""
+
+    encoding: str
+
+
 class CallerGone(GatewayError):
     """The caller hung up, or stopped reading, before the answer was complete."""
 

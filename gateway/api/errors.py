@@ -76,6 +76,7 @@ SHAPES: Mapping[type[Exception], Shape] = {
     ConfigurationError: Shape(400, INVALID, "invalid_configuration", retry=False),
     errors.NoSuchPath: Shape(404, INVALID, "unknown_url", retry=False),
     errors.BodyTooLarge: Shape(413, INVALID, "request_too_large", retry=False),
+    errors.BodyEncoded: Shape(415, INVALID, "unsupported_encoding", retry=False),
     errors.CallerGone: Shape(499, INVALID, "client_closed_request", retry=False),
     errors.UnboundedCost: Shape(400, INVALID, "unbounded_cost", retry=False),
     errors.UpstreamFailed: Shape(502, SERVER, "upstream_failed", retry=False),
@@ -218,6 +219,9 @@ _WORDS: Mapping[type[Exception], Callable[[Any], str]] = {
         f"Nothing is served at {error.method} {error.path[:100]}. The API is under /v1: POST /v1/chat/completions, …"
     ),
     errors.BodyTooLarge: lambda error: f"The body is larger than {error.limit_bytes:,} bytes, the most taken here.",
+    errors.BodyEncoded: lambda error: (
+        f"The body is encoded as {error.encoding[:40]!r}. Send it as it is, without `Content-Encoding`."
+    ),
     errors.CallerGone: lambda _: "The caller hung up.",
     errors.UnboundedCost: lambda error: (
         f"This key has a budget, and the most this request can cost is not known: {error.why}."

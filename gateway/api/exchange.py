@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from gateway.api.headers import headers_from
-from gateway.errors import BodyTooLarge, CallerGone
+from gateway.errors import BodyEncoded, BodyTooLarge, CallerGone
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -32,9 +32,16 @@ class Exchange:
         self._due: asyncio.TimerHandle | None = None
         self._watch: asyncio.Task[None] | None = None
         self._when_gone: Callable[[], None] | None = None
+        self._is_answered = False
 
     async def body(self) -> bytes:
-        """The request's body; the server sees to it that it arrives in time. Raises BodyTooLarge or CallerGone."""
+        """The request's body; the server sees to it that it arrives in time.
+
+        Raises BodyTooLarge, BodyEncoded or CallerGone.
+        """
+        encoding = self.headers.get(b"content-encoding", b"identity")
+        if encoding.strip().lower() not in (b"identity", b""):
+            raise BodyEncoded(encoding.decode("latin-1"))
         limit_bytes = self._max_body_bytes
         declared = self.headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > limit_bytes:
@@ -82,6 +89,8 @@ class Exchange:
     async def _notice_hanging_up(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        if self._is_answered:
+            return  # the server says "disconnect" to whoever listens after the end of an answer
         self.gone = True
         if self._when_gone is not None:
             self._when_gone()
@@ -90,6 +99,7 @@ class Exchange:
         """A whole answer in one go."""
         await self._start(status, {**headers, "content-length": str(len(body))})
         await self._send({"type": "http.response.body", "body": body})
+        self._is_answered = True
 
     async def start_stream(self, headers: Mapping[str, str]) -> None:
         """The headers of a stream of events; proxies are told not to hold it back."""
@@ -103,6 +113,7 @@ class Exchange:
     async def end(self) -> None:
         """The stream's clean end. A stream that is left without it is broken off, so that nobody takes it for whole."""
         await self._send({"type": "http.response.body", "body": b""})
+        self._is_answered = True
 
     async def _start(self, status: int, headers: Mapping[str, str]) -> None:
         self.started = True

@@ -79,7 +79,10 @@ def admin_key(environ: Mapping[str, str]) -> str:
     try:
         return file.read_text(encoding="utf-8").strip()
     except FileNotFoundError as exc:
-        hint = f"set PAYMASTER_ADMIN_KEY, or start a gateway here with `paymaster serve`; {file} does not exist"
+        hint = (
+            "set PAYMASTER_ADMIN_KEY, or PAYMASTER_DATA_DIR as the gateway has it, "
+            f"or start a gateway here with `paymaster serve`; {file} does not exist"
+        )
         raise CommandError(f"no admin key; {hint}") from exc
     except OSError as exc:
         raise CommandError(f"the admin key {file} cannot be read: {exc.strerror}") from exc

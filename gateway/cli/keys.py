@@ -191,4 +191,7 @@ def _limits(key: dict[str, Any]) -> str:
 def _state(key: dict[str, Any]) -> str:
     if key["blocked"]:
         return "blocked"
-    return f"until {date(key['expires_at'])}" if key["expires_at"] else "active"
+    if not key["expires_at"]:
+        return "active"
+    has_ended = key["expires_at"] <= datetime.now(UTC).timestamp()
+    return f"{'expired' if has_ended else 'until'} {date(key['expires_at'])}"

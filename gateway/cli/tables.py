@@ -23,10 +23,10 @@ def facts(rows: Mapping[str, str]) -> Table:
 
 
 def listing(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """One thing on a line."""
+    """One thing on a line; the first column, by which it is called, is never broken."""
     table = Table(box=None, header_style="bold")
-    for header in headers:
-        table.add_column(header, overflow="fold")
+    for place, header in enumerate(headers):
+        table.add_column(header, overflow="fold", no_wrap=place == 0)
     for row in rows:
         table.add_row(*row)
     return table

@@ -12,7 +12,7 @@ from budgets.usage import Usage
 from gateway.telemetry import semconv
 from gateway.telemetry.logs import clean, line
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.semconv import ABSENT
+from gateway.telemetry.semconv import ABSENT, OTHER
 
 MAX_KINDS = 1_000
 """Of requests remembered at a time; more cost a little time."""
@@ -172,7 +172,7 @@ class Telemetry:
         if kind is not None and kind.known is self.metrics.known and _is_whole(record):
             return kind
         kind = _Kind(self.metrics, record)
-        if _is_whole(record):
+        if _is_whole(record) and OTHER not in kind.model:  # what is folded is counted as such each time
             if len(self._kinds) >= MAX_KINDS:
                 self._kinds.clear()
             self._kinds[alike] = kind

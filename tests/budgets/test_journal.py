@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budgets.errors import JournalUnavailable
-from budgets.journal import SMALL_BYTES, Journal
+from budgets.journal import MOST_ACKNOWLEDGED, SMALL_BYTES, Journal
 from budgets.ledger import Resolution
 
 WORKER = """
@@ -170,6 +170,25 @@ def test_what_was_acknowledged_last_is_found_again_unless_it_was_flushed(folder:
     worker.kill()
 
     assert left_behind(folder) == [settle(2)]
+
+
+def test_what_redis_never_held_is_forgotten_by_the_disk_at_once(folder: Path, worker: Worker) -> None:
+    """Else it could be booked twice: Redis cannot tell how old such an attempt is."""
+    worker.tell("append", settle(1, booked=False).to_json())
+    worker.tell("acknowledge", b"att_default_1")
+    worker.kill()
+
+    assert left_behind(folder) == []
+
+
+def test_only_so_many_acknowledgements_wait(folder: Path, worker: Worker) -> None:
+    for number in range(MOST_ACKNOWLEDGED):
+        worker.tell("append", settle(number).to_json())
+    for number in range(MOST_ACKNOWLEDGED):
+        worker.tell("acknowledge", b"att_default_%d" % number)
+    worker.kill()
+
+    assert left_behind(folder) == []
 
 
 def test_a_living_worker_is_not_robbed(folder: Path, worker: Worker, journal: Journal) -> None:

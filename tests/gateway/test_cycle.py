@@ -107,7 +107,29 @@ async def test_a_last_answer_says_so_once_and_closes(kept: bool, headers: list[t
     assert wire.closed
 
 
-@pytest.mark.parametrize("header", [(b"a", b"b\r\nc: d"), (b"a", b"b\n"), (b"a\r", b"b")])
+async def test_the_framing_is_ours_whatever_the_application_says() -> None:
+    wire = Wire()
+    answer = cycle(wire)
+    await start(answer, headers=[(b"Transfer-Encoding", b"chunked"), (b"connection", b"keep-alive, close")])
+    await body(answer, b"a")
+
+    assert wire.writes == [
+        b"HTTP/1.1 200 OK\r\ndate: today\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n1\r\na\r\n0\r\n\r\n"
+    ]
+    assert wire.closed
+
+
+async def test_a_length_is_one_in_capitals_too_and_headers_may_be_left_out() -> None:
+    wire = Wire()
+    answer = cycle(wire)
+    await start(answer, headers=[(b"Content-Length", b"1")])
+    await body(answer, b"a")
+    await cycle(wire).send({"type": "http.response.start", "status": 200})
+
+    assert b"chunked" not in wire.writes[0]
+
+
+@pytest.mark.parametrize("header", [(b"a", b"b\r\nc: d"), (b"a", b"b\n"), (b"a\r", b"b"), (b"a", b"\0")])
 async def test_a_line_break_in_a_header_is_refused_before_anything_is_sent(header: tuple[bytes, bytes]) -> None:
     wire = Wire()
     answer = cycle(wire)
@@ -116,6 +138,15 @@ async def test_a_line_break_in_a_header_is_refused_before_anything_is_sent(heade
 
     assert wire.writes == []
     assert not answer.response_started
+
+
+async def test_an_answer_whose_head_is_not_out_has_not_started() -> None:
+    answer = cycle(Wire())
+    await start(answer)
+    assert not answer.response_started
+
+    await body(answer, b"a", more=True)
+    assert answer.response_started
 
 
 @pytest.mark.parametrize(("length", "data"), [(b"4", b"hello"), (b"6", b"hello")])

@@ -38,6 +38,7 @@ class App:
             "/cut": self.cut,
             "/fail": self.fail,
             "/silent": self.silent,
+            "/headless": self.headless,
             "/linger": self.linger,
         }
         if scope["type"] == "lifespan":
@@ -77,6 +78,9 @@ class App:
 
     async def silent(self, receive: Any, send: Any) -> None:
         return
+
+    async def headless(self, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
 
     async def linger(self, receive: Any, send: Any) -> None:
         while (await receive())["type"] == "http.request":
@@ -415,7 +419,7 @@ async def test_an_answer_left_incomplete_cuts_the_connection_without_alarm(
     assert caplog.records == []
 
 
-@pytest.mark.parametrize("path", [b"/fail", b"/silent"])
+@pytest.mark.parametrize("path", [b"/fail", b"/silent", b"/headless"])
 async def test_an_application_that_fails_is_answered_for(
     slow: Running, path: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -71,6 +71,7 @@ SAMPLES: tuple[Exception, ...] = (
     ConfigurationError(Problem("paymaster.yaml", 3, "wrong")),
     errors.NoSuchPath("GET", "/nowhere"),
     errors.BodyTooLarge(10_485_760),
+    errors.BodyEncoded("gzip"),
     errors.CallerGone(),
     errors.UnboundedCost("the cost of `x` is unknown"),
     errors.UpstreamFailed("acme", "connect", "refused"),

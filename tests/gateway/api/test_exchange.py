@@ -7,7 +7,7 @@ import pytest
 from bank import until
 
 from gateway.api.exchange import Exchange
-from gateway.errors import BodyTooLarge, CallerGone
+from gateway.errors import BodyEncoded, BodyTooLarge, CallerGone
 
 REQUEST = {"type": "http.request"}
 GONE = {"type": "http.disconnect"}
@@ -31,6 +31,7 @@ class Wire:
         if message is None:
             self.watched = True
             await self.hung_up.wait()
+            self.watched = False
             return GONE
         return message
 
@@ -67,6 +68,17 @@ async def test_a_body_that_says_that_it_is_too_large_is_not_read() -> None:
         await wire.exchange(content_length="11").body()
 
 
+async def test_a_body_that_is_compressed_is_refused_unread() -> None:
+    with pytest.raises(BodyEncoded) as caught:
+        await Wire().exchange(content_encoding="gzip").body()
+
+    assert caught.value.encoding == "gzip"
+
+
+async def test_a_body_that_says_that_it_is_not_compressed_is_read() -> None:
+    assert await Wire(parts(b"abc")).exchange(content_encoding="Identity").body() == b"abc"
+
+
 @pytest.mark.parametrize("length", ["x", "-1", "", "1e9", "\u00b2"])
 async def test_a_length_that_is_none_does_not_matter(length: str) -> None:
     assert await Wire(parts(b"abc")).exchange(content_length=length).body() == b"abc"
@@ -93,6 +105,23 @@ async def test_who_hangs_up_later_is_noticed_once() -> None:
 
     assert exchange.gone
     exchange.close()
+
+
+async def test_what_the_server_says_after_the_end_of_a_stream_is_no_hang_up() -> None:
+    wire = Wire(parts(b"a"))
+    exchange = wire.exchange()
+    await exchange.body()
+    told: list[str] = []
+    exchange.when_gone(lambda: told.append("gone"))
+    await until(lambda: is_watched(wire))
+    await exchange.start_stream({})
+    await exchange.end()
+
+    wire.hung_up.set()
+    await until(lambda: is_unwatched(wire))
+
+    assert not exchange.gone
+    assert told == []
 
 
 async def test_who_is_gone_already_is_noticed_at_once_by_the_next_attempt() -> None:
@@ -130,6 +159,10 @@ async def is_gone(exchange: Exchange) -> bool:
 
 async def is_watched(wire: Wire) -> bool:
     return wire.watched
+
+
+async def is_unwatched(wire: Wire) -> bool:
+    return not wire.watched
 
 
 async def test_a_closed_exchange_tells_nobody_of_a_hang_up() -> None:

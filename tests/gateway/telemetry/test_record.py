@@ -315,6 +315,17 @@ def test_a_changed_configuration_changes_the_labels_of_requests_seen_before(tell
     assert labels == ["small", "other"]
 
 
+def test_every_request_of_a_key_too_many_is_counted_as_folded(teller: Teller) -> None:
+    metrics = Metrics(KNOWN, max_keys=1)
+    telemetry = Telemetry(metrics, teller.written.append)
+    for key in ("a", "b", "b", "b"):
+        with telemetry.request("req_12345678", "chat") as record:
+            answered(record)
+            record.caller(f"key_default_{key}", key, "default")
+
+    assert metrics.counts.runs[semconv.LABEL_OVERFLOW.name, semconv.KEY][0] == 3
+
+
 def test_only_so_many_kinds_of_requests_are_remembered(teller: Teller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record_module, "MAX_KINDS", 2)
     for key in ("a", "b", "c", "a"):
