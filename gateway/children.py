@@ -13,7 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -165,14 +165,14 @@ class Worker(Child):
 
     async def spawn(self) -> Process:
         receiving, self._notices = os.pipe()
-        try:
-            listeners = [listener.fileno() for listener in self._listeners]
-            process = await self._execute(inherit=[*listeners, self._notices])
-        except BaseException:
-            os.close(receiving)
-            raise
-        finally:
-            os.close(self._notices)
+        with ExitStack() as undo:
+            undo.callback(os.close, receiving)
+            try:
+                listeners = [listener.fileno() for listener in self._listeners]
+                process = await self._execute(inherit=[*listeners, self._notices])
+            finally:
+                os.close(self._notices)
+            undo.pop_all()
         loop = asyncio.get_running_loop()
         loop.add_reader(receiving, self._hear, loop, receiving)
         return process

@@ -19,7 +19,7 @@ import yaml
 from openai import AsyncOpenAI, OpenAI
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 30.0
+PATIENCE = 45.0
 """Seconds after which something that was waited for counts as failed; nothing takes so long when the code is right."""
 GREETING = "Paymaster serves "
 _OF_THE_USERS_OWN = ("_API_KEY", "OPENAI_", "PAYMASTER_", "REDIS_URL", "XDG_")

@@ -1,22 +1,9 @@
 """A real Prometheus server, of Debian's package `prometheus`, to be asked what it has scraped."""
 
 import math
-import time
-from collections.abc import Callable
 from typing import Any
 
 import httpx
-
-DEADLINE = 45.0
-"""Seconds after which a condition that was waited for counts as failed."""
-
-
-def until(condition: Callable[[], object], what: Callable[[], str]) -> None:
-    """Wait until `condition` is true; `what` says in the failure what was missing."""
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, what()
-        time.sleep(0.1)
 
 
 class PrometheusServer:

@@ -7,6 +7,7 @@ nowhere costs the whole connect time-out. The rules are those of RFC 8305 (Happy
 import asyncio
 import socket
 from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import chain, zip_longest
 from typing import TypeAlias
 
@@ -35,12 +36,10 @@ def alternating(addresses: Sequence[Address]) -> list[Address]:
 async def first_connected(addresses: Sequence[Address]) -> socket.socket:
     """The socket of the first of `addresses` to answer; the others are given up. Raises the first one's OSError."""
     race = _Race()
-    try:
+    with ExitStack() as undo:
+        undo.callback(race.give_up)
         await race.run(addresses)
-    except BaseException:
-        if race.won is not None:
-            race.won.close()
-        raise
+        undo.pop_all()
     if race.won is None:
         raise race.failures[0]
     return race.won
@@ -65,6 +64,11 @@ class _Race:
                 _, running = await asyncio.wait(running, timeout=head_start, return_when=asyncio.FIRST_COMPLETED)
             for attempt in running:
                 attempt.cancel()
+
+    def give_up(self) -> None:
+        """Nobody wants the winner any more."""
+        if self.won is not None:
+            self.won.close()
 
     async def _attempt(self, address: Address) -> None:
         family, where = address

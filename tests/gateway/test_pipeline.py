@@ -2,13 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from fakes import (
     DONE,
     STREAM_HEAD,
@@ -30,17 +28,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 COST = 11 * 100 + 5 * 400
 """Nano-USD: what `USAGE` comes to at `small`, 0.10 and 0.40 USD per million tokens."""
 COST_LARGE = 11 * 3_000 + 5 * 15_000
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(valkey_socket: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
-    async with running(f"unix://{valkey_socket}", tmp_path_factory.mktemp("gateway")) as gateway:
-        yield gateway
-
-
-@pytest.fixture
-def gateway(shared: Running) -> Running:
-    return shared.fresh()
 
 
 async def hold(gateway: Running, **fields: Any) -> int:

@@ -15,7 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
-from prometheus_server import PrometheusServer, until
+from gateway_process import until
+from prometheus_server import PrometheusServer
 
 ROOT = Path(__file__).parents[2]
 GRAFANA = ROOT / "grafana"

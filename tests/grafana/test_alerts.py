@@ -5,7 +5,8 @@ import subprocess
 from pathlib import Path
 
 import yaml
-from prometheus_server import PrometheusServer, until
+from gateway_process import until
+from prometheus_server import PrometheusServer
 
 GRAFANA = Path(__file__).parents[2] / "grafana"
 RULES = [rule for group in yaml.safe_load((GRAFANA / "alerts.yaml").read_text())["groups"] for rule in group["rules"]]

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from prometheus_server import PrometheusServer, until
+from gateway_process import until
+from prometheus_server import PrometheusServer
 
 GRAFANA = Path(__file__).parents[2] / "grafana"
 DASHBOARDS = sorted((GRAFANA / "dashboards").glob("*.json"))

@@ -93,10 +93,25 @@ async def test_who_hangs_up_in_the_body_is_gone() -> None:
     assert exchange.gone
 
 
-async def test_who_hangs_up_later_is_noticed_once() -> None:
+async def asked() -> tuple[Wire, Exchange]:
+    """A request that was read."""
     wire = Wire(parts(b"a"))
     exchange = wire.exchange()
     await exchange.body()
+    return wire, exchange
+
+
+async def watched() -> tuple[Wire, Exchange, list[str]]:
+    """A request that was read and is being worked on, and what is told of its caller's hanging up."""
+    wire, exchange = await asked()
+    told: list[str] = []
+    exchange.when_gone(lambda: told.append("gone"))
+    await until(lambda: is_watched(wire))
+    return wire, exchange, told
+
+
+async def test_who_hangs_up_later_is_noticed_once() -> None:
+    wire, exchange = await asked()
     noticed = asyncio.Event()
     exchange.when_gone(noticed.set)
 
@@ -108,12 +123,7 @@ async def test_who_hangs_up_later_is_noticed_once() -> None:
 
 
 async def test_what_the_server_says_after_the_end_of_a_stream_is_no_hang_up() -> None:
-    wire = Wire(parts(b"a"))
-    exchange = wire.exchange()
-    await exchange.body()
-    told: list[str] = []
-    exchange.when_gone(lambda: told.append("gone"))
-    await until(lambda: is_watched(wire))
+    wire, exchange, told = await watched()
     await exchange.start_stream({})
     await exchange.end()
 
@@ -125,9 +135,7 @@ async def test_what_the_server_says_after_the_end_of_a_stream_is_no_hang_up() ->
 
 
 async def test_who_is_gone_already_is_noticed_at_once_by_the_next_attempt() -> None:
-    wire = Wire(parts(b"a"))
-    exchange = wire.exchange()
-    await exchange.body()
+    wire, exchange = await asked()
     first, second = asyncio.Event(), []
     exchange.when_gone(first.set)
     wire.hung_up.set()
@@ -140,9 +148,7 @@ async def test_who_is_gone_already_is_noticed_at_once_by_the_next_attempt() -> N
 
 
 async def test_what_was_taken_back_is_not_called() -> None:
-    wire = Wire(parts(b"a"))
-    exchange = wire.exchange()
-    await exchange.body()
+    wire, exchange = await asked()
     called: list[str] = []
     exchange.when_gone(lambda: called.append("called"))
     exchange.when_gone(None)
@@ -166,12 +172,7 @@ async def is_unwatched(wire: Wire) -> bool:
 
 
 async def test_a_closed_exchange_tells_nobody_of_a_hang_up() -> None:
-    wire = Wire(parts(b"a"))
-    exchange = wire.exchange()
-    await exchange.body()
-    told: list[str] = []
-    exchange.when_gone(lambda: told.append("gone"))
-    await until(lambda: is_watched(wire))
+    wire, exchange, told = await watched()
 
     exchange.close()
     wire.hung_up.set()
