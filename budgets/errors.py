@@ -27,12 +27,24 @@ class BudgetExceeded(BudgetError):
 
 
 @dataclass
+class InstalmentRefused(BudgetExceeded):
+    """The budget does not cover more of a stream that is under way; `needed` is what the next part takes."""
+
+
+@dataclass
 class LedgerUnavailable(BudgetError):
     """Redis did not answer in time, or answered that it cannot serve."""
 
     reason: str
     answered: bool = False
     """Whether Redis itself said so: then the command did not run. Else it may have, or may still."""
+
+
+@dataclass
+class LedgerBehind(LedgerUnavailable):
+    """Redis has less than this gateway has seen of `account`: it was flushed, or an older state came back."""
+
+    account: str = ""
 
 
 @dataclass

@@ -15,7 +15,7 @@ from redis.asyncio.client import Pipeline
 
 from budgets import redis_layout
 from budgets.budget import Limit, check_limits, parse_limit, to_hash
-from budgets.errors import NoSuchKey
+from budgets.errors import LedgerBehind, NoSuchKey
 from budgets.money import NanoUSD
 from budgets.redis_connection import RedisConnection, load_script
 from budgets.windows import boundaries
@@ -86,14 +86,19 @@ def account_of(text: str) -> str:
     return ours[1] if ours else DEFAULT_ACCOUNT
 
 
-async def resolve(connection: RedisConnection, account: str, digest: str, now: float) -> ResolvedKey | None:
+async def resolve(
+    connection: RedisConnection, account: str, digest: str, now: float, known: tuple[str, int]
+) -> ResolvedKey | None:
     """The key whose text has this digest (`KeyStore.digest`), in one round trip; None where there is none.
 
-    `now` is Unix seconds. Raises LedgerUnavailable.
+    `now` is Unix seconds, `known` the mark of the account (`Marks.known`). Raises LedgerUnavailable, LedgerBehind.
     """
-    reply = await connection.script(load_script("resolve"), (redis_layout.secret(account, digest),), (boundaries(now),))
+    arguments = (boundaries(now), *known)
+    reply = await connection.script(load_script("resolve"), (redis_layout.secret(account, digest),), arguments)
     if reply is None:
         return None
+    if reply == b"behind":
+        raise LedgerBehind("Redis has lost keys of this account", answered=True, account=account)
     record, version, capped, remaining = reply
     return ResolvedKey(KeyRecord.from_json(record), version, bool(capped), remaining)
 
@@ -144,7 +149,7 @@ class KeyStore:
         account = record.account
         await self._redis.sadd(redis_layout.ACCOUNTS, account)  # in another slot, and first: no lease is overlooked
         async with self._redis.pipeline(transaction=True) as pipe:
-            _write(pipe, record)
+            self._write(pipe, record)
             pipe.hset(redis_layout.key(account, record.id), "secrets", digest)
             pipe.set(redis_layout.secret(account, digest), record.id)
             pipe.zadd(redis_layout.keys(account), {record.id: record.created_at})
@@ -190,7 +195,7 @@ class KeyStore:
             record = replace(KeyRecord.from_json(stored), **changes)
             check_limits(record.limits)
             pipe.multi()  # type: ignore[no-untyped-call]
-            _write(pipe, record)
+            self._write(pipe, record)
             return record
 
         return cast(KeyRecord, await self._redis.transaction(change, key, value_from_callable=True))
@@ -207,6 +212,7 @@ class KeyStore:
             pipe.delete(key, *(redis_layout.secret(account, digest) for digest in _text(digests).split()))
             pipe.zrem(redis_layout.keys(account), key_id)
             pipe.hset(redis_layout.scope(account, f"key:{key_id}"), "deleted_at", f"{self._clock():.0f}")
+            self._count(pipe, account)
 
         await self._redis.transaction(remove, key)
 
@@ -219,15 +225,24 @@ class KeyStore:
         _check_account(account)
         checked = check_limits(limits)
         await self._redis.sadd(redis_layout.ACCOUNTS, account)
-        await self._redis.hset(redis_layout.scope(account, "account"), "limits", to_hash(checked))
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hset(redis_layout.scope(account, "account"), "limits", to_hash(checked))
+            self._count(pipe, account)
+            await pipe.execute()
 
+    def _write(self, pipe: Pipeline, record: KeyRecord) -> None:
+        """Queue the record, its next version and its limits, so that all three change in the same step."""
+        key = redis_layout.key(record.account, record.id)
+        pipe.hset(key, "record", record.to_json())
+        pipe.hincrby(key, "version", 1)
+        pipe.hset(redis_layout.scope(record.account, f"key:{record.id}"), "limits", to_hash(record.limits))
+        self._count(pipe, record.account)
 
-def _write(pipe: Pipeline, record: KeyRecord) -> None:
-    """Queue the record, its next version and its limits, so that all three change in the same step."""
-    key = redis_layout.key(record.account, record.id)
-    pipe.hset(key, "record", record.to_json())
-    pipe.hincrby(key, "version", 1)
-    pipe.hset(redis_layout.scope(record.account, f"key:{record.id}"), "limits", to_hash(record.limits))
+    def _count(self, pipe: Pipeline, account: str) -> None:
+        """Count the change as a step of the account's era: a Redis that forgets it is noticed (`budgets/marks.py`)."""
+        mark = redis_layout.mark(account)
+        pipe.hsetnx(mark, "era", f"1:{self._clock() * 1000:.0f}")
+        pipe.hincrby(mark, "count", 1)
 
 
 def _check_account(account: str) -> None:

@@ -131,6 +131,31 @@ class ScopeStatus:
     limits: tuple[LimitStatus, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """An attempt whose cost nobody knows: its amount counts until it is resolved; money in nano-USD."""
+
+    attempt_id: str
+    account: str
+    key_id: str
+    model: str
+    """The deployment's name."""
+    price_version: str
+    amount: NanoUSD
+    estimate: NanoUSD
+    ended_at: float
+    """Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What became of a bill for one attempt; `budgets/lua/reconcile.lua` says what the outcomes mean."""
+
+    outcome: Literal["resolved", "same", "differs", "open", "voided", "unknown"]
+    booked: NanoUSD | None
+    """What is booked for the attempt now; None where it is running or not known."""
+
+
 @dataclass(slots=True)
 class LedgerCounters:
     """What a ledger has met since the process started, for metrics."""
@@ -149,6 +174,12 @@ class LedgerCounters:
     """Leases that ran out; their holds are in suspense."""
     replays: int = 0
     """Resolutions that were sent again."""
+    restored: int = 0
+    """Holds of running attempts that Redis had lost, written again."""
+    accepted: int = 0
+    """Estimates that were booked because nobody knew better for too long."""
+    reconciled: int = 0
+    """Attempts in suspense that a provider's bill resolved."""
 
 
 class Ledger(Protocol):
@@ -161,12 +192,23 @@ class Ledger(Protocol):
         """
         ...
 
+    async def extend(self, reservation: Reservation, more: NanoUSD) -> None:
+        """Hold `more` besides, in the same periods; `reservation.attempt.amount` grows by it.
+
+        Raises BudgetExceeded or LedgerUnavailable; then what was held is held on.
+        """
+        ...
+
     def unbooked(self, attempt: Attempt) -> Reservation:
         """A reservation without a hold, for a caller without any limit while the ledger is away."""
         ...
 
     def resolve(self, reservation: Reservation) -> None:
         """Settle, void or suspend: written to the journal, sent in the background, repeated until acknowledged."""
+        ...
+
+    def known(self, account: str) -> tuple[str, int]:
+        """The account's mark, as far as this gateway has seen it: `Marks.known`."""
         ...
 
     def heard(self, key_id: str, remaining: NanoUSD | None) -> None:

@@ -1,6 +1,7 @@
 """Resolutions on their way to Redis: in the journal first, then sent, and sent again until Redis has acknowledged them.
 
-Sending twice is safe, because the scripts know an attempt by its id.
+Sending twice is safe, because the scripts know an attempt by its id. So what was acknowledged lately is sent once more
+where Redis may have lost it: a failover loses what its replica had not got, a crash what was not on the disk.
 """
 
 import asyncio
@@ -28,7 +29,8 @@ logger = logging.getLogger(__name__)
 
 
 class Outbox:
-    """Sends resolutions without anyone waiting for it. `answered` is told each one's outcome, as the script names it.
+    """Sends resolutions without anyone waiting for it. `answered` is told each one's outcome, as the script names it,
+    and which step of its account's era it was, where it changed anything.
 
     `tombstone` is how many seconds Redis remembers an attempt that is closed.
     """
@@ -40,7 +42,7 @@ class Outbox:
         *,
         tombstone: float,
         counters: LedgerCounters,
-        answered: Callable[[Resolution, bytes], None],
+        answered: Callable[[Resolution, bytes, int | None], None],
     ) -> None:
         self._connection = connection
         self._journal = journal
@@ -49,6 +51,8 @@ class Outbox:
         self._tell = answered
         self._scripts = {kind: load_script(kind) for kind in ("settle", "void", "suspend")}
         self._in_flight: dict[str, Resolution] = {}
+        self._replayed: dict[str, Resolution] = {}
+        """What Redis has acknowledged, but may have lost since."""
         self._failed = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -76,6 +80,14 @@ class Outbox:
         """Take over what dead workers did not get acknowledged, and tidy up. Raises JournalUnavailable."""
         self._journal.flush()
         if self._journal.adopt():
+            self._empty.clear()
+            self._failed.set()
+
+    async def replay(self) -> None:
+        """Send again what was sent lately: another server is there, or this one has lost what it acknowledged."""
+        recent = await asyncio.to_thread(self._journal.recent)
+        self._replayed.update((entry.attempt_id, entry) for entry in recent)
+        if self._replayed:
             self._empty.clear()
             self._failed.set()
 
@@ -108,8 +120,9 @@ class Outbox:
             self._not_sent(entry, error)
             return
         self._journal.acknowledge(entry.attempt_id)
-        self._tell(entry, answer.result())
-        if not self._journal.depth:
+        self._replayed.pop(entry.attempt_id, None)
+        self._tell(entry, *answer.result())
+        if not (self._journal.depth or self._replayed):
             self._empty.set()
 
     def _not_sent(self, entry: Resolution, error: BaseException) -> None:
@@ -121,7 +134,8 @@ class Outbox:
 
     async def _send_again(self) -> None:
         """One round over all that is not acknowledged; what fails sets the flag for the next round."""
-        waiting = [entry for entry in self._journal.pending() if entry.attempt_id not in self._in_flight]
+        unacknowledged = self._replayed | {entry.attempt_id: entry for entry in self._journal.pending()}
+        waiting = [entry for entry in unacknowledged.values() if entry.attempt_id not in self._in_flight]
         for start in range(0, len(waiting), BATCH):
             if not self._connection.connected:
                 self._failed.set()

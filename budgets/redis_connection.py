@@ -11,7 +11,7 @@ import logging
 import random
 import ssl
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -38,6 +38,7 @@ INCOMPLETE = object()
 CANNOT_SERVE = {
     "ASK": "Redis is moving the account's slot to another node",
     "BUSY": "Redis is busy with a long script",
+    "CLOCK": "the clocks of Redis and of this gateway are too far apart",
     "CLUSTERDOWN": "the Redis Cluster is down",
     "LOADING": "Redis is still loading its data",
     "MASTERDOWN": "this Redis is a replica that lost its primary",
@@ -126,8 +127,9 @@ class _ReplyError(Exception):
         return str(self).partition(" ")[0]
 
     def translated(self) -> BudgetError:
+        words, _, _ = str(self).partition(" script: ")  # behind it is only where in the script
         if self.code in CANNOT_SERVE:
-            return LedgerUnavailable(f"{CANNOT_SERVE[self.code]} ({self})", answered=True)
+            return LedgerUnavailable(f"{CANNOT_SERVE[self.code]} ({words})", answered=True)
         return ScriptFailed(self.code, str(self))
 
 
@@ -247,13 +249,35 @@ class _Link(asyncio.Protocol):
         self._timer = self._loop.call_later(self._tick_length, self._sweep) if self._waiting else None
 
 
+async def _identity(link: _Link) -> str | None:
+    """This life of this server, and the history of writes that it continues; None where it does not tell."""
+    try:
+        facts = b"".join(await asyncio.gather(*(link.send(("INFO", section)) for section in ("server", "replication"))))
+    except ScriptFailed:
+        return None
+    except LedgerUnavailable as exc:
+        if exc.answered:
+            return None
+        raise
+    found = [line for line in facts.splitlines() if line.startswith((b"run_id:", b"master_replid:"))]
+    return b" ".join(found).decode(errors="replace") or None
+
+
+def _nothing() -> None:
+    pass
+
+
 class RedisConnection:
     """The connection that the ledger works on. `deadline`, in seconds, is what any one answer may take.
 
     A deadline that is missed also fails every later call at once, until Redis is heard of again.
+    `when_changed` is called when the server behind the address has become another one, or was started anew: it may
+    lack what was acknowledged last.
     """
 
     def __init__(self, url: str, *, deadline: float = 0.25) -> None:
+        self.when_changed: Callable[[], None] = _nothing
+        self._server: str | None = None
         self._address = Address.parse(url)
         self._tick = deadline / TICKS_PER_DEADLINE
         self._link: _Link | None = None
@@ -316,14 +340,21 @@ class RedisConnection:
             async with asyncio.timeout(OPENING_TIMEOUT):
                 await self._dial(link)
                 await asyncio.gather(*map(link.send, self._address.greeting))
+                server = await _identity(link)
         except (OSError, BudgetError) as exc:
             self._why_not = f"Redis at {self._address} cannot be used: {exc or 'no answer'}"
             raise LedgerUnavailable(self._why_not) from exc
         else:
             self._link = link
+            self._recognise(server)
         finally:
             if self._link is not link:
                 link.end(self._why_not)
+
+    def _recognise(self, server: str | None) -> None:
+        before, self._server = self._server, server or ""
+        if before is not None and (not server or server != before):
+            self.when_changed()
 
     async def _dial(self, link: _Link) -> None:
         loop, address = asyncio.get_running_loop(), self._address

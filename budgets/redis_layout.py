@@ -12,6 +12,11 @@ def leases(account: str) -> str:
     return f"pm:{{{account}}}:leases"
 
 
+def mark(account: str) -> str:
+    """Hash: the account's `era` and its `count` of steps, by which a loss is noticed (`budgets/marks.py`)."""
+    return f"pm:{{{account}}}:mark"
+
+
 def scope(account: str, name: str) -> str:
     """Hash of a scope (`account`, `key:<key id>`): its limits, and what is spent, held and in suspense."""
     return f"pm:{{{account}}}:scope:{name}"

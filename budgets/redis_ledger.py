@@ -3,17 +3,37 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from budgets import redis_layout
-from budgets.errors import AttemptClosed, BudgetError, BudgetExceeded, LedgerUnavailable, ScriptFailed, StaleKey
+from budgets.errors import (
+    AttemptClosed,
+    BudgetError,
+    BudgetExceeded,
+    LedgerBehind,
+    LedgerUnavailable,
+    ScriptFailed,
+    StaleKey,
+)
 from budgets.journal import Journal
-from budgets.ledger import Attempt, Ending, LedgerCounters, LimitStatus, Reservation, Resolution, ScopeStatus
+from budgets.ledger import (
+    Attempt,
+    Ending,
+    LedgerCounters,
+    LimitStatus,
+    Reconciled,
+    Reservation,
+    Resolution,
+    ScopeStatus,
+    Suspended,
+)
+from budgets.marks import Marks
 from budgets.money import MAX_NANO, NanoUSD
 from budgets.outbox import Outbox
 from budgets.redis_connection import RedisConnection, load_script
-from budgets.windows import boundaries
+from budgets.windows import boundaries, start_of
 
 BEATS_PER_LEASE = 3
 """A lease outlives two heartbeats that do not get through."""
@@ -21,14 +41,29 @@ BATCH = 500
 """Leases that one script renews or reaps, so that nobody else waits long for Redis."""
 KEYS_REMEMBERED = 10_000
 """For how many keys a worker remembers what they have left."""
+ESTIMATES_REMEMBERED = 30 * 86_400
+"""Seconds for which a provider's bill can still raise an estimate that was accepted."""
+SCRIPTS = ("reserve", "extend", "renew", "restore", "reap", "status", "suspense", "reconcile", "confirm")
+UNREADABLE = "Redis answered what cannot be read"
 
 logger = logging.getLogger(__name__)
 
 
-class RedisLedger:
-    """Implements `budgets.ledger.Ledger`; see there for `reserve`, `resolve` and `remaining`.
+@dataclass(frozen=True, slots=True)
+class LedgerPolicy:
+    """How holds live and die; all in seconds."""
 
-    `lease` is for how many seconds a hold survives its worker, `tombstone` for how many a closed attempt is remembered.
+    lease: float
+    """For how long a hold survives its worker."""
+    tombstone: float
+    """For how long an attempt that is closed is remembered."""
+    accept_after: float | None = None
+    """After how long in suspense our own estimate is booked; None for never."""
+
+
+class RedisLedger:
+    """Implements `budgets.ledger.Ledger`; see there for `reserve`, `extend`, `resolve` and `remaining`.
+
     `run` must be running, or leases run out and what did not get through stays in the journal.
     """
 
@@ -36,20 +71,25 @@ class RedisLedger:
         self,
         connection: RedisConnection,
         journal: Journal,
-        *,
-        lease: float,
-        tombstone: float,
+        marks: Marks,
+        policy: LedgerPolicy,
         clock: Callable[[], float],
     ) -> None:
         self.counters = LedgerCounters()
         self._connection = connection
+        self._marks = marks
+        self._policy = policy
         self._clock = clock
-        self._beat = lease / BEATS_PER_LEASE
-        self._lease_ms = round(lease * 1000)
-        self._outbox = Outbox(connection, journal, tombstone=tombstone, counters=self.counters, answered=self._resolved)
-        self._scripts = {name: load_script(name) for name in ("reserve", "renew", "reap", "status")}
-        self._running: dict[str, str] = {}  # attempt id → account, for those whose lease is to be renewed
+        self._beat = policy.lease / BEATS_PER_LEASE
+        self._lease_ms = round(policy.lease * 1000)
+        self._outbox = Outbox(
+            connection, journal, tombstone=policy.tombstone, counters=self.counters, answered=self._resolved
+        )
+        self._scripts = {name: load_script(name) for name in SCRIPTS}
+        self._running: dict[str, Reservation] = {}  # by attempt id, those whose lease is to be renewed
         self._remaining: dict[str, NanoUSD] = {}  # by key id, the one heard of last at the end
+        self._doubtful = asyncio.Event()  # Redis may lack what it acknowledged
+        connection.when_changed = self._doubtful.set
 
     async def reserve(self, attempt: Attempt) -> Reservation:
         if attempt.amount > MAX_NANO:
@@ -64,6 +104,7 @@ class RedisLedger:
             self._lease_ms,
             attempt.price_version,
             attempt.model,
+            *self._marks.known(attempt.account),
             boundaries(self._clock()),
             *attempt.scopes,
         )
@@ -77,13 +118,18 @@ class RedisLedger:
 
     def _granted(self, attempt: Attempt, reply: list[Any]) -> Reservation:
         """The reservation that `reply` of reserve.lua grants. Raises what it refuses with."""
-        self.counters.reaped += reply[1]
-        if reply[0] != b"held":
-            raise self._refusal(attempt, reply)
-        _, _, remaining, holds = reply
+        try:
+            self.counters.reaped += reply[1]
+            if reply[0] != b"held":
+                raise self._refusal(attempt, reply)
+            _, _, remaining, holds, era, count = reply
+            reservation = Reservation(attempt, holds.decode(), remaining)
+            self._heard_mark(attempt.account, era, count)
+        except (ValueError, TypeError, AttributeError) as exc:  # some bytes were lost or changed on the way
+            raise LedgerUnavailable(UNREADABLE) from exc
         self.heard(attempt.key_id, remaining)
-        self._running[attempt.id] = attempt.account
-        return Reservation(attempt, holds.decode(), remaining)
+        self._running[attempt.id] = reservation
+        return reservation
 
     def _refusal(self, attempt: Attempt, reply: list[Any]) -> BudgetError:
         match reply:
@@ -102,7 +148,29 @@ class RedisLedger:
                 return StaleKey(None if record is None else record.decode(), version)
             case [b"closed", _, state]:
                 return AttemptClosed(state.decode())
-        raise AssertionError(f"reserve.lua returns no {reply!r}")
+            case [b"behind", _, era, count]:
+                self._heard_mark(attempt.account, era, count)
+                reason = "Redis has lost what was spent last; it comes back from the journals, or has to be confirmed"
+                return LedgerBehind(reason, answered=True, account=attempt.account)
+        return LedgerUnavailable(UNREADABLE)
+
+    async def extend(self, reservation: Reservation, more: NanoUSD) -> None:
+        attempt = reservation.attempt
+        if reservation.booked:
+            reply = await self._script(
+                "extend", redis_layout.leases(attempt.account), attempt.id, more, attempt.amount
+            )
+            match reply:
+                case [b"held", remaining]:
+                    reservation.remaining = remaining
+                    self.heard(attempt.key_id, remaining)
+                case [b"refused", _, scope, window, start, limit, free, suspense]:
+                    name = window.decode()
+                    resets_at = float(start_of(name, start, 1)) if start else None
+                    raise BudgetExceeded(scope.decode(), name, limit, free, more, resets_at, suspense)
+                case _:
+                    raise LedgerUnavailable("Redis does not hold this attempt any more", answered=True)
+        attempt.amount += more
 
     def unbooked(self, attempt: Attempt) -> Reservation:
         """A reservation without a hold, for a caller without any limit while Redis is away.
@@ -120,6 +188,9 @@ class RedisLedger:
             self._outbox.put(self._resolution("suspend", reservation))
         elif reservation.booked:
             self._outbox.put(self._resolution("void", reservation))
+
+    def known(self, account: str) -> tuple[str, int]:
+        return self._marks.known(account)
 
     def remaining(self, key_id: str) -> NanoUSD | None:
         return self._remaining.get(key_id)
@@ -139,6 +210,48 @@ class RedisLedger:
             ),
         )
 
+    async def suspended(self, account: str, start: int, count: int) -> list[Suspended]:
+        """Up to `count` attempts in suspense, oldest first, from rank `start` on. Raises LedgerUnavailable."""
+        listed = await self._script("suspense", redis_layout.leases(account), start, count)
+        return [
+            Suspended(
+                attempt_id=attempt_id.decode(),
+                account=account,
+                key_id=key_id.decode(),
+                model=model.decode(),
+                price_version=prices.decode(),
+                amount=amount,
+                estimate=estimate,
+                ended_at=float(ended_at),
+            )
+            for attempt_id, ended_at, amount, estimate, key_id, prices, model in listed
+        ]
+
+    async def reconcile(self, account: str, attempt_id: str, billed: NanoUSD) -> Reconciled:
+        """Book what a provider billed for an attempt in suspense; of others, say what is booked.
+
+        Raises LedgerUnavailable; asked again, it answers `same`.
+        """
+        tombstone_ms = round(self._policy.tombstone * 1000)
+        how, booked, count = await self._script(
+            "reconcile", redis_layout.leases(account), attempt_id, billed, tombstone_ms
+        )
+        if count is not None:
+            self._marks.counted(account, count)
+            self.counters.reconciled += 1
+        return Reconciled(how.decode(), booked)
+
+    @property
+    def behind(self) -> Mapping[str, float]:
+        """The accounts of which Redis has lost something, each with since when that is known, in Unix seconds."""
+        return self._marks.lost
+
+    async def confirm(self, account: str) -> None:
+        """Take what Redis has of the account for the truth, although more was seen. Raises LedgerUnavailable."""
+        era, _ = self._marks.known(account)
+        self._heard_mark(account, *await self._script("confirm", redis_layout.leases(account), era))
+        self._marks.save()
+
     async def drained(self) -> None:
         """Wait until Redis has acknowledged every resolution."""
         await self._outbox.drained()
@@ -147,34 +260,89 @@ class RedisLedger:
         """Renew the leases of what is running, send again what failed, take over what dead workers left; for ever."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._outbox.run(), name="ledger: send again")
+            tasks.create_task(self._restore(), name="ledger: bring back what was lost")
             tasks.create_task(self._each_beat(self._renew), name="ledger: renew")
             tasks.create_task(self._each_beat(self._reap), name="ledger: reap")
-            tasks.create_task(self._each_beat(self._outbox.adopt), name="ledger: adopt journals")
+            tasks.create_task(self._each_beat(self._tidy), name="ledger: adopt journals")
 
     async def _each_beat(self, step: Callable[[], Awaitable[None]]) -> None:
         while True:
-            try:
-                await step()
-            except LedgerUnavailable:
-                pass  # whoever is refused for it says so
-            except Exception:
-                logger.exception("the ledger's background work failed, and is tried again")
+            await self._try(step)
             await asyncio.sleep(self._beat)
+
+    async def _try(self, step: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await step()
+        except LedgerUnavailable:
+            pass  # whoever is refused for it says so
+        except Exception:
+            logger.exception("the ledger's background work failed, and is tried again")
+
+    async def _restore(self) -> None:
+        """Whenever Redis may have lost something: what is running and what was resolved lately, once more."""
+        while True:
+            await self._doubtful.wait()
+            self._doubtful.clear()
+            await self._try(self._outbox.replay)
+            await self._try(self._renew)
+
+    async def _tidy(self) -> None:
+        await self._outbox.adopt()
+        self._marks.save()
 
     async def _renew(self) -> None:
         by_account = defaultdict(list)
-        for attempt_id, account in self._running.items():
-            by_account[account].append(attempt_id)
+        for attempt_id, reservation in self._running.items():
+            by_account[reservation.attempt.account].append(attempt_id)
         for account, ids in by_account.items():
             for start in range(0, len(ids), BATCH):
-                await self._script("renew", redis_layout.leases(account), self._lease_ms, *ids[start : start + BATCH])
+                batch = ids[start : start + BATCH]
+                without = await self._script("renew", redis_layout.leases(account), self._lease_ms, *batch)
+                for attempt_id in without:
+                    await self._hold_again(attempt_id.decode())
+
+    async def _hold_again(self, attempt_id: str) -> None:
+        """Write a hold again that Redis does not have, if its attempt is still running by now."""
+        reservation = self._running.get(attempt_id)
+        if reservation is None:
+            return
+        attempt = reservation.attempt
+        state = await self._script(
+            "restore",
+            redis_layout.leases(attempt.account),
+            attempt.id,
+            attempt.amount,
+            self._lease_ms,
+            reservation.holds,
+            attempt.key_id,
+            attempt.price_version,
+            attempt.model,
+        )
+        self.counters.restored += state == b"restored"
 
     async def _reap(self) -> None:
-        for account in await self._connection.call("SMEMBERS", redis_layout.ACCOUNTS):
-            reaped = BATCH
-            while reaped == BATCH:
-                reaped = await self._script("reap", redis_layout.leases(account.decode()), BATCH)
+        """Look after every account, the idle ones too, and those that Redis has forgotten."""
+        accounts = {name.decode() for name in await self._connection.call("SMEMBERS", redis_layout.ACCOUNTS)}
+        accept_after = self._policy.accept_after
+        for account in sorted(accounts | self._marks.accounts):
+            most = BATCH
+            while most == BATCH:
+                reaped, accepted, era, count = await self._script(
+                    "reap",
+                    redis_layout.leases(account),
+                    BATCH,
+                    "" if accept_after is None else round(accept_after),
+                    ESTIMATES_REMEMBERED * 1000,
+                    *self._marks.known(account),
+                )
+                self._heard_mark(account, era, count)
                 self.counters.reaped += reaped
+                self.counters.accepted += accepted
+                most = max(reaped, accepted)
+
+    def _heard_mark(self, account: str, era: bytes, count: int) -> None:
+        if self._marks.heard(account, era.decode(), count):
+            self._doubtful.set()
 
     def _script(self, name: str, key: str, *args: str | int) -> "asyncio.Future[Any]":
         return self._connection.script(self._scripts[name], (key,), args)
@@ -196,9 +364,11 @@ class RedisLedger:
             at=self._clock(),
         )
 
-    def _resolved(self, entry: Resolution, outcome: bytes) -> None:
+    def _resolved(self, entry: Resolution, outcome: bytes, count: int | None) -> None:
         """Count what was out of the ordinary, and follow what the key has left."""
         counters = self.counters
+        if count is not None:
+            self._marks.counted(entry.account, count)
         if outcome == b"orphan":
             counters.orphans += entry.booked
             counters.unbooked += not entry.booked

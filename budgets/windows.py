@@ -10,6 +10,8 @@ WINDOWS = ("lifetime", "month", "day")
 WINDOWS_WITH_PERIODS = WINDOWS[1:]
 
 DAY = 86_400
+MOST_APART = 300
+"""Seconds that the clocks of Redis and of a gateway may differ; further apart, one of them has jumped."""
 
 
 def start_of(window: str, at: float, offset: int = 0) -> int:
@@ -28,12 +30,13 @@ def start_of(window: str, at: float, offset: int = 0) -> int:
 
 
 def boundaries(at: float) -> str:
-    """What the scripts must know of the calendar around `at`: `month <four instants> day <four instants>`.
+    """What the scripts must know of the calendar around `at`: `<earliest> <latest> month <four instants> day …`.
 
-    The instants are the starts of the previous, this and the next period, and the next one's end. The scripts pick the
-    period by the clock of Redis; the previous one is for a Redis that is behind us.
+    A clock of Redis outside of the first two instants is wrong. The four are the starts of the previous, this and the
+    next period, and the next one's end; the scripts pick the period by the clock of Redis, which may be behind us.
     """
-    return _boundaries_of_day(int(at // DAY))
+    now = int(at)
+    return f"{now - MOST_APART} {now + MOST_APART} {_boundaries_of_day(now // DAY)}"
 
 
 @lru_cache(maxsize=4)

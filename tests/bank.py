@@ -20,8 +20,9 @@ from budgets.budget import parse_limit
 from budgets.journal import Journal
 from budgets.keys import KeyRecord, KeyStore
 from budgets.ledger import Attempt, ScopeStatus
+from budgets.marks import Marks
 from budgets.redis_connection import RedisConnection
-from budgets.redis_ledger import RedisLedger
+from budgets.redis_ledger import LedgerPolicy, RedisLedger
 
 LEASES = redis_layout.leases("default")
 
@@ -92,6 +93,7 @@ async def open_bank(
     *,
     lease: float = 60,
     deadline: float = 10,
+    accept_after: float | None = None,
     running: bool = True,
     clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Bank]:
@@ -100,7 +102,8 @@ async def open_bank(
     connection = RedisConnection(url, deadline=deadline)
     await connection.connect()
     journal = Journal(folder, "worker")
-    ledger = RedisLedger(connection, journal, lease=lease, tombstone=3600, clock=clock)
+    marks = Marks(folder / "marks.json", clock)
+    ledger = RedisLedger(connection, journal, marks, LedgerPolicy(lease, 3600, accept_after), clock)
     work = asyncio.create_task(ledger.run()) if running else None
     try:
         yield Bank(client, connection, journal, ledger, KeyStore(client, b"pepper"))

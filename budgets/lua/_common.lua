@@ -7,13 +7,17 @@
 -- Redis keeps what a script wrote before it failed. So each script checks everything first and writes last; the
 -- first line above lets Redis refuse a script that writes before it starts, where memory has run out.
 --
--- A scope's hash has `limits` (`lifetime=10000000 day=5000000`) and for each period `<window>:<start>:spent`, `:held`
--- and `:suspense`. An attempt's hash has `state` (open, suspense, settled, voided), and as long as it holds money
--- `amount` and `holds`: a line for each scope, `<scope> <window>:<start> …`, the periods that hold the amount.
+-- `scope:<scope>`, hash: `limits` (`lifetime=10000000 day=5000000`), and for each period, `<window>:<start>`, what is
+-- spent, held and in suspense: `300 200 0`.
+-- `attempt:<id>`, string: as long as it holds money, five lines and more (see read_attempt); afterwards, for a while,
+-- `settled <spent>`, `voided` or, where an estimate was accepted, all of it again.
+-- `mark`, hash: `era` and `count`, by which a gateway sees that Redis has lost what it had (see behind), and for each
+-- window the start of the latest period that was used.
 
 local PREFIX = string.match(KEYS[1], "^pm:{%w+}:")
 local LEASES = PREFIX .. "leases"
 local SUSPENSE = PREFIX .. "suspense"
+local MARK = PREFIX .. "mark"
 local MOST = 9007199254740991
 
 local function fail(code, message)
@@ -45,129 +49,209 @@ local function scope_key(scope)
   return PREFIX .. "scope:" .. scope
 end
 
--- The periods of now: lifetime, and one of each window in `windows`, a text of `<name> <four boundaries>` each: the
--- starts of the previous, this and the next period and the next one's end, as the gateway's clock has them.
--- A clock of Redis outside of them has jumped: it must neither open a new period nor forget an old one.
+-- The mark ---------------------------------------------------------------------------------------------------------
+
+-- An era begins when nothing is there and nobody remembers anything, or when an operator confirms what is there:
+-- `<number>:<when>`. In it every step that changes what was spent counts one up.
+local function era_number(era)
+  return tonumber(string.match(era, "^(%d+):") or 0)
+end
+
+-- Whether Redis has less than the gateway has seen: an older state came back, or nothing is left.
+local function behind(era, count, known_era, known_count)
+  if known_era == "" or era_number(era) > era_number(known_era) then
+    return false
+  end
+  return era ~= known_era or count < known_count
+end
+
+-- One more step. The first write of a script: what it writes if a later one should fail is harmless.
+local function count_step()
+  return redis.call("HINCRBY", MARK, "count", 1)
+end
+
+local LIFETIME = { window = "lifetime", pattern = "lifetime=(%d+)", id = "lifetime:0", resets_at = 0 }
+
+-- The periods of now ---------------------------------------------------------------------------------------------
+
+-- `windows` is what the gateway knows of the calendar (budgets/windows.py): the earliest and the latest instant that
+-- it takes for now, then for each window `<name> <four boundaries>`, the starts of the previous, this and the next
+-- period and the next one's end. A period that is over never comes back: where the clock of Redis has gone back, the
+-- latest period that was used stays.
+-- Returns the periods, lifetime first, and the era and the count of the mark, which are read on the way.
 local function current_periods(windows, now)
-  local periods = { { window = "lifetime", id = "lifetime:0", resets_at = 0 } }
-  for window, a, b, c, d in string.gmatch(windows, "(%l+) (%d+) (%d+) (%d+) (%d+)") do
-    local first, second, third, fourth = tonumber(a), tonumber(b), tonumber(c), tonumber(d)
-    local period = { window = window }
-    if now < first or now >= fourth then
-      fail("CLOCK", "the clocks of Redis and of the gateway are more than a " .. window .. " apart")
-    elseif now < second then
-      period.start, period.resets_at, period.previous = a, second, 0
-    elseif now < third then
-      period.start, period.resets_at, period.previous = b, third, first
-    else
-      period.start, period.resets_at, period.previous = c, fourth, second
+  local earliest, latest, rest = string.match(windows, "^(%d+) (%d+)(.*)$")
+  if now < tonumber(earliest) or now > tonumber(latest) then
+    local apart = now - (earliest + latest) / 2
+    fail("CLOCK", "the clock of Redis is " .. digits(apart) .. " s ahead of the gateway's; set them right")
+  end
+  local periods, asked, number = { LIFETIME }, { "era", "count" }, 1
+  for window, a, b, c, d in string.gmatch(rest, "(%l+) (%d+) (%d+) (%d+) (%d+)") do
+    number = number + 1
+    asked[number + 1] = window
+    periods[number] = { window = window, pattern = window .. "=(%d+)", a, b, c, d }
+  end
+  local mark = redis.call("HMGET", MARK, unpack(asked))
+  for i = 2, number do
+    local period, used = periods[i], tonumber(mark[i + 1] or 0)
+    local second, third, fourth = tonumber(period[2]), tonumber(period[3]), tonumber(period[4])
+    local start, ends, at = period[1], second, 1
+    if now >= third or used >= third then
+      start, ends, at = period[3], fourth, 3
+    elseif now >= second or used >= second then
+      start, ends, at = period[2], third, 2
     end
-    period.id = window .. ":" .. period.start
-    periods[#periods + 1] = period
+    period.start, period.id, period.resets_at = start, period.window .. ":" .. start, ends
+    period.previous = at > 1 and tonumber(period[at - 1]) or 0
+    period.first_use = used < tonumber(start)
   end
   local fields = { "limits" }
-  for _, period in ipairs(periods) do
-    fields[#fields + 1] = period.id .. ":spent"
-    fields[#fields + 1] = period.id .. ":held"
-    fields[#fields + 1] = period.id .. ":suspense"
+  for i = 1, number do
+    fields[i + 1] = periods[i].id
   end
   periods.fields = fields
-  return periods
+  return periods, mark[1] or "", tonumber(mark[2] or 0)
 end
 
--- What a scope has used in the periods that it counts: its lifetime, and those of the windows that it limits.
-local function read_scope(scope, periods)
+-- What a period's field says: spent, held, in suspense.
+local function read_period(text)
+  if not text then
+    return 0, 0, 0
+  end
+  local spent, held, suspense = string.match(text, "^(%d+) (%-?%d+) (%-?%d+)$")
+  return tonumber(spent), tonumber(held), tonumber(suspense)
+end
+
+local function write_period(spent, held, suspense)
+  return string.format("%.0f %.0f %.0f", spent, held, suspense)
+end
+
+-- Call `visit(period, limit or nil, spent, held, suspense, free, text)` for each period that a scope counts: its lifetime,
+-- and those of the windows that it limits. `text` is what the period's field says, false where it is new.
+local function each_period(scope, periods, visit)
   local values = redis.call("HMGET", scope_key(scope), unpack(periods.fields))
-  local limits, counted = {}, {}
-  for window, amount in string.gmatch(values[1] or "", "(%l+)=(%d+)") do
-    limits[window] = tonumber(amount)
-  end
-  for i, period in ipairs(periods) do
-    local limit = limits[period.window]
-    if limit or period.window == "lifetime" then
-      local spent, held, suspense = values[3 * i - 1], values[3 * i], values[3 * i + 1]
-      local count = {
-        scope = scope,
-        period = period,
-        limit = limit,
-        new = not (spent or held or suspense),
-        spent = tonumber(spent or 0),
-        held = tonumber(held or 0),
-        suspense = tonumber(suspense or 0),
-      }
-      count.free = (limit or MOST) - count.spent - count.held - count.suspense
-      counted[#counted + 1] = count
+  local limits = values[1]
+  for i = 1, #periods do
+    local period = periods[i]
+    local limit = limits and tonumber(string.match(limits, period.pattern))
+    if limit or i == 1 then
+      local text = values[i + 1]
+      local spent, held, suspense = read_period(text)
+      visit(period, limit, spent, held, suspense, (limit or MOST) - spent - held - suspense, text)
     end
-  end
-  return counted
-end
-
--- Fail before the first write if one of the keys to be written is of another type: half a step sent again and again
--- would be booked again and again.
-local function check_types(holds)
-  redis.call("ZCARD", LEASES)
-  redis.call("ZCARD", SUSPENSE)
-  for scope in string.gmatch(holds, "(%S+)[^\n]*\n?") do
-    redis.call("HLEN", scope_key(scope))
   end
 end
 
--- Add `amount`, which may be below zero, to one field of every period in `holds`.
-local function add(holds, field, amount)
-  if amount == 0 then
-    return -- "-0" is no integer to Redis
-  end
-  local delta = digits(amount)
-  for scope, periods in string.gmatch(holds, "(%S+)([^\n]*)\n?") do
-    for id in string.gmatch(periods, "%S+") do
-      redis.call("HINCRBY", scope_key(scope), id .. ":" .. field, delta)
-    end
-  end
+-- Attempts ---------------------------------------------------------------------------------------------------------
+
+-- The lines of an attempt that holds money are: `<state> <amount> <estimate> <remaining>`, its key, its prices, its
+-- model, and for each scope `<scope> <window>:<start> …`, the periods that hold the amount.
+local function write_attempt(attempt)
+  local head = attempt.state .. " " .. attempt.amount .. " " .. attempt.estimate .. " " .. attempt.remaining
+  local lines = { head, attempt.key, attempt.prices, attempt.model, attempt.holds }
+  return table.concat(lines, "\n")
 end
 
 local function read_attempt(id)
-  local values = redis.call("HMGET", attempt_key(id), "state", "amount", "holds")
-  if not values[1] then
+  local text = redis.call("GET", attempt_key(id))
+  if not text then
     return nil
   end
-  return { id = id, state = values[1], amount = tonumber(values[2] or 0), holds = values[3] or "" }
+  local state, amount, estimate, remaining, key, prices, model, holds =
+    string.match(text, "^(%l+) (%d+) (%d+) (%-?%d*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n(.*)$")
+  if not state then
+    local closed, spent = string.match(text, "^(%l+) ?(%d*)$")
+    return { id = id, state = closed, spent = spent, holds = "" }
+  end
+  return {
+    id = id,
+    state = state,
+    amount = amount,
+    estimate = estimate,
+    remaining = remaining,
+    key = key,
+    prices = prices,
+    model = model,
+    holds = holds,
+  }
 end
 
--- Leave of the attempt only how it ended, so that whatever comes twice is known, for `tombstone` milliseconds.
-local function close(id, state, tombstone)
-  local key = attempt_key(id)
-  redis.call("DEL", key)
-  redis.call("HSET", key, "state", state)
-  redis.call("PEXPIRE", key, tombstone)
-  redis.call("ZREM", LEASES, id)
-  redis.call("ZREM", SUSPENSE, id)
+local function one_line(text)
+  if string.find(text, "\n", 1, true) then
+    fail("ERR", "a name may not have more than one line: " .. text)
+  end
+  return text
 end
 
--- Give back what an open or suspended attempt holds; the caller writes what becomes of the attempt.
-local function release(attempt)
-  add(attempt.holds, attempt.state == "open" and "held" or "suspense", -attempt.amount)
+-- What to write for changes in every period of `holds`, before anything is written: a scope of another type, or a sum
+-- that cannot be counted, fails here. The changes are added to what is spent, held and in suspense.
+local function prepare(holds, spent, held, suspense)
+  local writes = {}
+  for scope, ids in string.gmatch(holds, "(%S+) ([^\n]*)\n?") do
+    local key, fields = scope_key(scope), {}
+    for id in string.gmatch(ids, "%S+") do
+      fields[#fields + 1] = id
+    end
+    local values, write = redis.call("HMGET", key, unpack(fields)), { "HSET", key }
+    for i = 1, #fields do
+      local s, h, u = read_period(values[i])
+      s, h, u = s + spent, h + held, u + suspense
+      if s + h + u > 2 * MOST then
+        fail("ERR", fields[i] .. " of " .. scope .. " would be more than can be counted")
+      end
+      write[2 * i + 1], write[2 * i + 2] = fields[i], write_period(s, h, u)
+    end
+    writes[#writes + 1] = write
+  end
+  return writes
+end
+
+local function apply(writes)
+  for i = 1, #writes do
+    redis.call(unpack(writes[i]))
+  end
+end
+
+-- What to add to held and to suspense so that an open or suspended attempt holds nothing any more.
+local function released(attempt)
+  if attempt.state == "open" then
+    return -attempt.amount, 0
+  end
+  return 0, -attempt.amount
+end
+
+-- What an attempt leaves behind once it holds nothing, so that whatever comes twice is known, for `tombstone` ms.
+local function bury(id, text, tombstone)
+  redis.call("SET", attempt_key(id), text, "PX", tombstone)
+end
+
+-- Take an attempt off the list that its state is on. One of the first writes, for a list of another type fails here.
+local function unlist(attempt)
+  if attempt and (attempt.state == "open" or attempt.state == "suspense") then
+    redis.call("ZREM", attempt.state == "open" and LEASES or SUSPENSE, attempt.id)
+  end
 end
 
 -- Move an open attempt's hold to suspense, with `estimate` beside it; there it stays, and counts, until resolved.
 local function suspend(attempt, estimate, now)
-  check_types(attempt.holds)
-  release(attempt)
-  add(attempt.holds, "suspense", attempt.amount)
-  redis.call("HSET", attempt_key(attempt.id), "state", "suspense", "estimate", estimate)
-  redis.call("ZREM", LEASES, attempt.id)
+  local writes = prepare(attempt.holds, 0, -attempt.amount, attempt.amount)
   redis.call("ZADD", SUSPENSE, now, attempt.id)
+  redis.call("ZREM", LEASES, attempt.id)
+  apply(writes)
+  attempt.state, attempt.estimate = "suspense", estimate
+  redis.call("SET", attempt_key(attempt.id), write_attempt(attempt))
 end
 
 -- Move the holds of up to `most` attempts whose lease has run out to suspense; returns how many there were.
 -- Nobody is left to say what such an attempt cost, so that the estimate is the whole hold.
 local function reap(most, now_ms, now)
   local dead = redis.call("ZRANGEBYSCORE", LEASES, "-inf", "(" .. digits(now_ms), "LIMIT", 0, most)
-  for _, id in ipairs(dead) do
-    local attempt = read_attempt(id)
+  for i = 1, #dead do
+    local attempt = read_attempt(dead[i])
     if attempt and attempt.state == "open" then
-      suspend(attempt, digits(attempt.amount), now)
+      suspend(attempt, attempt.amount, now)
     else
-      redis.call("ZREM", LEASES, id)
+      redis.call("ZREM", LEASES, dead[i])
     end
   end
   return #dead

@@ -4,14 +4,23 @@
 -- ARGV[1]  lease from now on, ms
 -- ARGV[2…] attempt ids
 --
--- Returns nothing. What has no lease any more gets none: its hold is in suspense, and its settle will be a late one.
+-- Returns the ids that have no lease. One whose lease has run out gets none: its hold is in suspense, and its settle
+-- will be a late one. One that Redis has lost can be had again by restore.lua.
 
 local _, now_ms = clock()
 local till = digits(now_ms + money(ARGV[1]))
-local renewals = {}
+local ids = { unpack(ARGV, 2) }
+local ends, renewals, without = redis.call("ZMSCORE", LEASES, unpack(ids)), {}, {}
 
-for i = 2, #ARGV do
-  renewals[#renewals + 1] = till
-  renewals[#renewals + 1] = ARGV[i]
+for i, id in ipairs(ids) do
+  if ends[i] then
+    renewals[#renewals + 1] = till
+    renewals[#renewals + 1] = id
+  else
+    without[#without + 1] = id
+  end
 end
-redis.call("ZADD", LEASES, "XX", unpack(renewals))
+if #renewals > 0 then
+  redis.call("ZADD", LEASES, "XX", unpack(renewals))
+end
+return without

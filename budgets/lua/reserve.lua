@@ -8,11 +8,14 @@
 -- ARGV[5]  lease, ms
 -- ARGV[6]  version of the prices
 -- ARGV[7]  deployment
--- ARGV[8]  windows: see current_periods
--- ARGV[9…] scopes, outermost first
+-- ARGV[8]  the era that the gateway knows, or nothing
+-- ARGV[9]  the count of that era that the gateway knows
+-- ARGV[10] windows: see current_periods
+-- ARGV[11…] scopes, outermost first
 --
 -- Returns one of, where `reaped` is how many dead leases were moved to suspense on the way:
---   {"held", reaped, remaining of the tightest limit or false, holds}
+--   {"held", reaped, remaining of the tightest limit or false, holds, era, count}
+--   {"behind", 0, era, count}                    Redis has lost what the gateway knows: nobody is admitted
 --   {"closed", reaped, state}                    the attempt was resolved before
 --   {"stale", reaped, version or 0, record or false}   the key changed, or is gone
 --   {"refused", reaped, remaining of the tightest limit, scope, window, limit, what is left of it, reset or 0, suspense}
@@ -22,61 +25,33 @@
 local REAPED_ON_THE_WAY = 3
 
 local id, key_id, amount = ARGV[1], ARGV[2], money(ARGV[4])
-local lease = money(ARGV[5])
+local lease, prices, model = money(ARGV[5]), one_line(ARGV[6]), one_line(ARGV[7])
 local now, now_ms = clock()
-local periods = current_periods(ARGV[8], now)
-
--- The first limit that refuses is named: the outermost scope's, and of that the one that resets last.
-local function check(counted)
-  local refusal, tightest = nil, nil
-  for _, count in ipairs(counted) do
-    if amount > count.free and not refusal then
-      refusal = count
-    end
-    if count.limit and (not tightest or count.free < tightest) then
-      tightest = count.free
-    end
-  end
-  return refusal, tightest
-end
-
-local function holds_of(counted)
-  local parts, scope = {}, nil
-  for _, count in ipairs(counted) do
-    if count.scope ~= scope then
-      scope = count.scope
-      parts[#parts + 1] = (#parts > 0 and "\n" or "") .. scope
-    end
-    parts[#parts + 1] = " " .. count.period.id
-  end
-  return table.concat(parts)
-end
+local periods, era, count = current_periods(ARGV[10], now)
 
 -- As a scope's new period begins, its periods before the previous one go, except where something is still open.
-local function forget_old_periods(count)
-  local key, window, open, old = scope_key(count.scope), count.period.window, {}, {}
-  local values = redis.call("HGETALL", key)
-  for i = 1, #values, 2 do
-    local start, kind = string.match(values[i], "^" .. window .. ":(%d+):(%l+)$")
-    if start and tonumber(start) < count.period.previous then
-      old[#old + 1] = { field = values[i], start = start }
-      open[start] = open[start] or (kind ~= "spent" and values[i + 1] ~= "0")
+local function forget_old_periods(scope, period)
+  local key = scope_key(scope)
+  local fields = redis.call("HGETALL", key)
+  for i = 1, #fields, 2 do
+    local start = tonumber(string.match(fields[i], "^" .. period.window .. ":(%d+)$"))
+    if start and start < period.previous and string.find(fields[i + 1], "^%d+ 0 0$") then
+      redis.call("HDEL", key, fields[i])
     end
   end
-  for _, entry in ipairs(old) do
-    if not open[entry.start] then
-      redis.call("HDEL", key, entry.field)
-    end
-  end
+end
+
+if behind(era, count, ARGV[8], tonumber(ARGV[9])) then
+  return { "behind", 0, era, count }
 end
 
 local reaped = reap(REAPED_ON_THE_WAY, now_ms, now)
 
-local known = redis.call("HMGET", attempt_key(id), "state", "holds", "remaining")
-if known[1] == "open" then
-  return { "held", reaped, tonumber(known[3]) or false, known[2] }
-elseif known[1] then
-  return { "closed", reaped, known[1] }
+local known = read_attempt(id)
+if known and known.state == "open" then
+  return { "held", reaped, tonumber(known.remaining) or false, known.holds, era, count }
+elseif known then
+  return { "closed", reaped, known.state }
 end
 
 local stored = redis.call("HMGET", PREFIX .. "key:" .. key_id, "version", "record")
@@ -84,28 +59,59 @@ if stored[1] ~= ARGV[3] then
   return { "stale", reaped, tonumber(stored[1] or 0), stored[2] }
 end
 
-local counted = {}
-for i = 9, #ARGV do
-  for _, count in ipairs(read_scope(ARGV[i], periods)) do
-    counted[#counted + 1] = count
+-- The first limit that refuses is named: the outermost scope's, and of that the one that resets last.
+local refusal, tightest, begun, holds, writes, scope, write = nil, nil, {}, {}, {}, nil, nil
+
+local function visit(period, limit, spent, held, suspense, free, text)
+  if amount > free and not refusal then
+    refusal = { scope, period.window, limit or MOST, free, period.resets_at, suspense }
   end
-end
-local refusal, tightest = check(counted)
-if refusal then
-  local period = refusal.period
-  local limit, free = refusal.limit or MOST, refusal.free
-  return { "refused", reaped, tightest or free, refusal.scope, period.window, limit, free, period.resets_at,
-    refusal.suspense }
+  if limit and (not tightest or free < tightest) then
+    tightest = free
+  end
+  write[#write + 1] = period.id
+  write[#write + 1] = write_period(spent, held + amount, suspense)
+  holds[#holds + 1] = period.id
+  if not text and period.previous then
+    begun[#begun + 1] = { scope, period }
+  end
 end
 
-local holds, remaining = holds_of(counted), tightest and tightest - amount
-for _, count in ipairs(counted) do
-  redis.call("HINCRBY", scope_key(count.scope), count.period.id .. ":held", digits(amount))
-  if count.new and count.period.previous then
-    forget_old_periods(count)
+for i = 11, #ARGV do
+  scope = ARGV[i]
+  write = { "HSET", scope_key(scope) }
+  holds[#holds + 1] = i > 11 and "\n" .. scope or scope
+  each_period(scope, periods, visit)
+  writes[#writes + 1] = write
+end
+if refusal then
+  return { "refused", reaped, tightest or refusal[4], unpack(refusal) }
+end
+
+if era == "" then
+  era = "1:" .. digits(now_ms)
+  redis.call("HSET", MARK, "era", era)
+end
+for i = 2, #periods do
+  if periods[i].first_use then
+    redis.call("HSET", MARK, periods[i].window, periods[i].start)
   end
 end
-redis.call("HSET", attempt_key(id), "state", "open", "amount", ARGV[4], "holds", holds,
-  "remaining", remaining and digits(remaining) or "", "key", key_id, "prices", ARGV[6], "model", ARGV[7])
 redis.call("ZADD", LEASES, digits(now_ms + lease), id)
-return { "held", reaped, remaining or false, holds }
+apply(writes)
+for i = 1, #begun do
+  forget_old_periods(unpack(begun[i]))
+end
+holds = string.gsub(table.concat(holds, " "), " \n", "\n")
+local remaining = tightest and tightest - amount
+redis.call("SET", attempt_key(id), write_attempt({
+  state = "open",
+  amount = digits(amount),
+  estimate = "0",
+  remaining = remaining and digits(remaining) or "",
+  key = one_line(key_id),
+  prices = prices,
+  model = model,
+  holds = holds,
+}))
+return { "held", reaped, remaining or false, holds, era, count }

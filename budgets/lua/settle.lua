@@ -7,7 +7,7 @@
 -- ARGV[4]  how long to remember the attempt, ms
 -- ARGV[5]  until when an attempt that is not known may be booked, Unix ms
 --
--- Returns
+-- Returns {how, count of the era}, where `how` is one of
 --   "settled"  the hold is given back, the cost booked
 --   "late"     the lease had run out: the suspense is given back, the cost booked
 --   "orphan"   nothing was held, or Redis has lost it: the cost is booked
@@ -19,18 +19,20 @@ local tombstone, latest = money(ARGV[4]), money(ARGV[5])
 local _, now_ms = clock()
 local attempt = read_attempt(id)
 
-if attempt and attempt.state == "settled" then
-  return "again"
+if attempt and (attempt.state == "settled" or attempt.state == "accepted") then
+  return { "again", false }
 elseif not attempt and now_ms >= latest then
-  return "expired"
+  return { "expired", false }
 end
 
 local holding = attempt and attempt.state ~= "voided"
-local holds = holding and attempt.holds or ARGV[3]
-check_types(holds)
+local held, suspense = 0, 0
 if holding then
-  release(attempt)
+  held, suspense = released(attempt)
 end
-add(holds, "spent", spent)
-close(id, "settled", tombstone)
-return not holding and "orphan" or attempt.state == "open" and "settled" or "late"
+local writes = prepare(holding and attempt.holds or ARGV[3], spent, held, suspense)
+local count = count_step()
+unlist(attempt)
+apply(writes)
+bury(id, "settled " .. ARGV[2], tombstone)
+return { not holding and "orphan" or attempt.state == "open" and "settled" or "late", count }

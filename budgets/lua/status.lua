@@ -6,15 +6,15 @@
 -- Returns {spent, held, suspense, …} of its lifetime, nano-USD, followed for each limit, longest window first, by
 -- {window, limit, spent, held, suspense, end of the period in Unix seconds or 0}.
 
-local scope = string.sub(KEYS[1], #scope_key("") + 1)
-local counted = read_scope(scope, current_periods(ARGV[1], (clock())))
-local lifetime = counted[1]
-local answer = { lifetime.spent, lifetime.held, lifetime.suspense }
+local scope, answer, limits = string.sub(KEYS[1], #scope_key("") + 1), nil, {}
 
-for _, count in ipairs(counted) do
-  if count.limit then
-    local period = count.period
-    answer[#answer + 1] = { period.window, count.limit, count.spent, count.held, count.suspense, period.resets_at }
+each_period(scope, (current_periods(ARGV[1], (clock()))), function(period, limit, spent, held, suspense)
+  answer = answer or { spent, held, suspense }
+  if limit then
+    limits[#limits + 1] = { period.window, limit, spent, held, suspense, period.resets_at }
   end
+end)
+for i = 1, #limits do
+  answer[#answer + 1] = limits[i]
 end
 return answer

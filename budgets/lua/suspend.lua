@@ -10,7 +10,7 @@
 -- ARGV[7]  version of the prices
 -- ARGV[8]  deployment
 --
--- Returns
+-- Returns {how, count of the era}, where `how` is one of
 --   "suspended"  the hold is in suspense
 --   "late"       it was already, since the lease had run out; our estimate is beside it now
 --   "orphan"     nothing was held, or Redis has lost it: the amount is in suspense
@@ -19,25 +19,36 @@
 
 local id, amount, estimate = ARGV[1], money(ARGV[2]), digits(money(ARGV[3]))
 local latest = money(ARGV[5])
+local key, prices, model = one_line(ARGV[6]), one_line(ARGV[7]), one_line(ARGV[8])
 local now, now_ms = clock()
 local attempt = read_attempt(id)
 
 if attempt and attempt.state == "open" then
+  local count = count_step()
   suspend(attempt, estimate, now)
-  return "suspended"
+  return { "suspended", count }
 elseif attempt and attempt.state == "suspense" then
-  redis.call("HSET", attempt_key(id), "estimate", estimate)
-  return "late"
-elseif attempt and attempt.state == "settled" then
-  return "again"
+  attempt.estimate = estimate
+  redis.call("SET", attempt_key(id), write_attempt(attempt))
+  return { "late", false }
+elseif attempt and attempt.state ~= "voided" then
+  return { "again", false }
 elseif not attempt and now_ms >= latest then
-  return "expired"
+  return { "expired", false }
 end
 
-check_types(ARGV[4])
-redis.call("DEL", attempt_key(id)) -- a voided attempt that ran after all has a tombstone, which would expire
-add(ARGV[4], "suspense", amount)
-redis.call("HSET", attempt_key(id), "state", "suspense", "amount", ARGV[2], "holds", ARGV[4], "estimate", estimate,
-  "key", ARGV[6], "prices", ARGV[7], "model", ARGV[8])
+local writes = prepare(ARGV[4], 0, 0, amount)
+local count = count_step()
 redis.call("ZADD", SUSPENSE, now, id)
-return "orphan"
+apply(writes)
+redis.call("SET", attempt_key(id), write_attempt({
+  state = "suspense",
+  amount = digits(amount),
+  estimate = estimate,
+  remaining = "",
+  key = key,
+  prices = prices,
+  model = model,
+  holds = ARGV[4],
+}))
+return { "orphan", count }

@@ -4,7 +4,7 @@
 -- ARGV[1]  attempt id
 -- ARGV[2]  how long to remember the attempt, ms
 --
--- Returns
+-- Returns {how, count of the era}, where `how` is one of
 --   "voided"   the hold is given back
 --   "late"     the lease had run out: the suspense is given back
 --   "unknown"  nothing was held
@@ -14,13 +14,14 @@ local id, tombstone = ARGV[1], money(ARGV[2])
 local attempt = read_attempt(id)
 
 if not attempt then
-  close(id, "voided", tombstone)
-  return "unknown"
-elseif attempt.state == "settled" or attempt.state == "voided" then
-  return "again"
+  bury(id, "voided", tombstone)
+  return { "unknown", false }
+elseif attempt.state ~= "open" and attempt.state ~= "suspense" then
+  return { "again", false }
 end
 
-check_types(attempt.holds)
-release(attempt)
-close(id, "voided", tombstone)
-return attempt.state == "open" and "voided" or "late"
+local writes = prepare(attempt.holds, 0, released(attempt))
+unlist(attempt)
+apply(writes)
+bury(id, "voided", tombstone)
+return { attempt.state == "open" and "voided" or "late", false }

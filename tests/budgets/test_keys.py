@@ -25,7 +25,7 @@ class Admin:
 
     async def resolve(self, text: str) -> ResolvedKey | None:
         time, _ = await self.redis.time()
-        return await resolve(self.connection, account_of(text), self.store.digest(text), time)
+        return await resolve(self.connection, account_of(text), self.store.digest(text), time, ("", 0))
 
     async def everything_stored(self) -> str:
         """All names and values in Redis, as text."""
@@ -161,14 +161,14 @@ async def test_a_change_that_is_refused_changes_nothing(admin: Admin) -> None:
 async def test_a_deleted_key_is_gone_and_what_it_spent_is_not(admin: Admin) -> None:
     record, text = await admin.store.create("mine")
     scope = redis_layout.scope("default", f"key:{record.id}")
-    await admin.redis.hset(scope, "lifetime:0:spent", 5)
+    await admin.redis.hset(scope, "lifetime:0", "5 0 0")
 
     await admin.store.delete(record.id)
 
     assert await admin.resolve(text) is None
     assert await admin.store.list("default") == ()
     assert admin.store.digest(text) not in await admin.everything_stored()
-    assert await admin.redis.hmget(scope, "lifetime:0:spent", "deleted_at") == [b"5", b"1795340000"]
+    assert await admin.redis.hmget(scope, "lifetime:0", "deleted_at") == [b"5 0 0", b"1795340000"]
 
 
 @pytest.mark.parametrize("key_id", ["key_default_0123456789abcdef", "key_default_*", "sk-pm-default-x", "", "key_{}_0"])

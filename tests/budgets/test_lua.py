@@ -90,8 +90,8 @@ def test_case_15_a_scope_that_refuses_leaves_nothing_behind_on_any(scripts: Scri
 def test_case_17_admitted_is_exactly_what_fits(scripts: Scripts) -> None:
     small = range(3)
     for limit, amount, spent, held, suspense in product(range(5), range(4), small, small, small):
-        used = {"lifetime:0:spent": spent, "lifetime:0:held": held, "lifetime:0:suspense": suspense}
-        scripts.client.hset(redis_layout.scope("a", "account"), mapping={"limits": f"lifetime={limit}", **used})
+        used = {"limits": f"lifetime={limit}", "lifetime:0": f"{spent} {held} {suspense}"}
+        scripts.client.hset(redis_layout.scope("a", "account"), mapping=used)
 
         answer = scripts.reserve("x", amount, "account")
         scripts.client.delete("pm:{a}:attempt:x")
@@ -290,7 +290,7 @@ def test_a_closed_attempt_leaves_only_how_it_ended(scripts: Scripts) -> None:
         scripts.reserve(attempt, 5, "account")
         end()
 
-    assert [scripts.attempt("x"), scripts.attempt("y")] == [{"state": "settled"}, {"state": "voided"}]
+    assert [scripts.attempt("x"), scripts.attempt("y")] == [{"state": "settled", "spent": "3"}, {"state": "voided"}]
     assert scripts.client.exists(LEASES) == 0
 
 
@@ -322,17 +322,17 @@ def test_a_renewed_lease_outlives_its_first_end(scripts: Scripts) -> None:
     assert scripts.used("account") == (0, 5, 5)
 
 
-@pytest.mark.parametrize("skew", [-HOUR, 0, HOUR, 20 * HOUR, -20 * HOUR])
+@pytest.mark.parametrize("skew", [-290, 0, 290])
 def test_case_08_the_clock_of_redis_says_which_day_it_is(scripts: Scripts, skew: float) -> None:
     scripts.limit("account", "1/day")
 
     assert scripts.reserve("x", 5, "account", now=time.time() + skew)[3] == f"account lifetime:0 day:{today()}"
 
 
-@pytest.mark.parametrize("skew", [-3 * DAY, 3 * DAY])
-def test_case_08_clocks_that_are_days_apart_open_no_new_period(scripts: Scripts, skew: float) -> None:
-    with pytest.raises(redis.ResponseError, match=r"CLOCK .* more than a day apart"):
-        scripts.reserve("x", 5, "account", now=time.time() + skew)
+@pytest.mark.parametrize("skew", [-3 * DAY, -310, 310, HOUR, 3 * DAY])
+def test_case_08_clocks_that_are_minutes_apart_open_no_new_period(scripts: Scripts, skew: float) -> None:
+    with pytest.raises(redis.ResponseError, match=rf"CLOCK the clock of Redis is {-skew:.0f} s ahead"):
+        scripts.reserve("x", 5, "account", now=int(time.time()) + skew)
 
     assert scripts.used("account") == (0, 0, 0)
 
@@ -345,20 +345,19 @@ def test_case_08_a_cost_is_booked_into_the_periods_in_which_it_was_held(scripts:
     scripts.settle("x", 3)
 
     assert scripts.used("account", f"day:{today()}") == (3, 0, 0)
-    assert scripts.client.hget(redis_layout.scope("a", "account"), "lifetime:0:spent") == "3"
+    assert scripts.used("account") == (3, 0, 0)
 
 
 def test_old_periods_go_as_a_new_one_begins_unless_something_is_still_open_in_them(scripts: Scripts) -> None:
     scripts.limit("account", "1/day")
     before = {days: today() - days * DAY for days in (1, 2, 3, 4)}
-    fields = {f"day:{start}:spent": 1 for start in before.values()}
-    fields |= {f"day:{start}:held": 0 for start in before.values()}
-    fields |= {f"day:{before[3]}:suspense": 7, f"month:{before[4]}:spent": 1}
+    fields = {f"day:{start}": "1 0 0" for start in before.values()}
+    fields |= {f"day:{before[3]}": "1 0 7", f"month:{before[4]}": "1 0 0"}
     scripts.client.hset(redis_layout.scope("a", "account"), mapping=fields)
 
     scripts.reserve("x", 5, "account")
 
-    kept = {name.rpartition(":")[0] for name in scripts.client.hkeys(redis_layout.scope("a", "account"))} - {""}
+    kept = set(scripts.client.hkeys(redis_layout.scope("a", "account"))) - {"limits"}
     days = {f"day:{start}" for start in (today(), before[1], before[3])}
     assert kept == days | {f"month:{before[4]}", "lifetime:0"}
 
@@ -373,26 +372,42 @@ def test_case_30_a_scope_of_the_wrong_type_refuses_and_writes_nothing(scripts: S
     assert scripts.attempt("x") == {}
 
 
-@pytest.mark.parametrize("broken", ["scope:key:k", "suspense"])
-def test_case_30_a_step_that_fails_half_way_would_be_booked_twice_so_none_begins(scripts: Scripts, broken: str) -> None:
+@pytest.mark.parametrize(
+    ("broken", "steps"),
+    [
+        ("scope:key:k", "settle x, settle lost, suspend x, suspend lost, void x, reap, extend x, restore lost"),
+        ("leases", "settle x, suspend x, void x, restore lost"),
+        ("suspense", "suspend x, suspend lost, reap"),
+        ("mark", "settle x, settle lost, suspend x, suspend lost, reconcile late"),
+    ],
+)
+def test_case_30_a_step_that_fails_half_way_would_be_booked_twice_so_none_begins(
+    scripts: Scripts, broken: str, steps: str
+) -> None:
+    scripts.reserve("late", 7, "account", "key:k")
+    scripts.suspend("late", 7, 7)
     holds = scripts.reserve("x", 5, "account", "key:k")[3]
-    scripts.client.set(f"pm:{{a}}:{broken}", "text")
     scripts.let_leases_run_out()
+    scripts.client.set(f"pm:{{a}}:{broken}", "text")
+    acts = {
+        "settle x": lambda: scripts.settle("x", 3),
+        "settle lost": lambda: scripts.settle("lost", 3, holds),
+        "suspend x": lambda: scripts.suspend("x", 5, 5),
+        "suspend lost": lambda: scripts.suspend("lost", 5, 5, holds),
+        "void x": lambda: scripts.void("x"),
+        "reap": scripts.reap,
+        "extend x": lambda: scripts.extend("x", 1, 5),
+        "restore lost": lambda: scripts.restore("lost", 5, holds),
+        "reconcile late": lambda: scripts.reconcile("late", 2),
+    }
 
-    steps = [
-        lambda: scripts.settle("x", 3),
-        lambda: scripts.settle("lost", 3, holds),
-        lambda: scripts.suspend("x", 5, 5),
-        lambda: scripts.suspend("lost", 5, 5, holds),
-        lambda: scripts.void("x"),
-        scripts.reap,
-    ]
-    for step in steps:
+    for step in steps.split(", "):
         with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-            step()
+            acts[step]()
+        assert scripts.used("account") == (0, 5, 7), step
 
-    assert scripts.used("account") == (0, 5, 0)
     assert scripts.attempt("x")["state"] == "open"
+    assert scripts.attempt("late")["state"] == "suspense"
     assert scripts.attempt("lost") == {}
 
 

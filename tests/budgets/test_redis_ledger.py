@@ -1,4 +1,5 @@
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -343,9 +344,11 @@ async def test_what_ran_without_a_hold_is_booked_and_is_no_orphan(bank: Bank) ->
 async def test_case_09_what_is_older_than_a_tombstone_is_booked_only_where_redis_never_knew_it(
     redis_url: str, tmp_path: Path
 ) -> None:
-    async with open_bank(redis_url, tmp_path, clock=lambda: time.time() - 4000) as bank:
+    behind = 0
+    async with open_bank(redis_url, tmp_path, clock=lambda: time.time() - behind) as bank:
         key = await bank.key()
         held = await bank.ledger.reserve(bank.attempt(key, 600))
+        behind = 4000
         await bank.redis.delete(f"pm:{{default}}:attempt:{held.attempt.id}")
         unbooked = bank.ledger.unbooked(bank.attempt(key, 600))
         held.spent, unbooked.spent = 250, 30
@@ -354,6 +357,7 @@ async def test_case_09_what_is_older_than_a_tombstone_is_booked_only_where_redis
         bank.ledger.resolve(unbooked)
 
         await bank.ledger.drained()
+        behind = 0
         assert (await bank.status(key)).spent == 30
         assert (bank.ledger.counters.expired, bank.ledger.counters.unbooked) == (1, 1)
 
@@ -381,10 +385,13 @@ async def test_case_30_a_redis_without_memory_is_away_and_leaves_nothing_to_void
         await bank.redis.config_set("maxmemory", 0)
 
 
-async def test_case_08_clocks_that_are_days_apart_refuse(redis_url: str, tmp_path: Path) -> None:
-    async with open_bank(redis_url, tmp_path, clock=lambda: time.time() - 3 * 86_400) as bank:
-        with pytest.raises(ScriptFailed, match="CLOCK"):
+async def test_case_08_clocks_that_are_far_apart_are_an_outage_that_says_so(redis_url: str, tmp_path: Path) -> None:
+    async with open_bank(redis_url, tmp_path, clock=lambda: time.time() - 3600) as bank:
+        with pytest.raises(LedgerUnavailable) as outage:
             await bank.ledger.reserve(bank.attempt(await bank.key(), 600))
+
+    assert outage.value.answered
+    assert re.search(r"clocks .* too far apart .* 3\d\d\d s ahead", outage.value.reason)
 
 
 async def test_only_so_many_keys_are_remembered(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:

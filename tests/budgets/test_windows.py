@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budgets.windows import boundaries, start_of
+from budgets.windows import MOST_APART, boundaries, start_of
 
 INSTANTS = st.datetimes(datetime(1971, 1, 1), datetime(2200, 1, 1)).map(lambda moment: moment.replace(tzinfo=UTC))
 
@@ -57,7 +57,10 @@ def test_the_scripts_are_told_the_previous_this_and_the_next_period_of_each_wind
     months = [at(f"2026-{month}-01") for month in (10, 11, 12)] + [at("2027-01-01")]
     days = [at(f"2026-11-{day}") for day in (21, 22, 23, 24)]
 
-    assert boundaries(at("2026-11-22T11:00:00")).split() == ["month", *map(str, months), "day", *map(str, days)]
+    now = at("2026-11-22T11:00:00")
+    bounds = [str(now - MOST_APART), str(now + MOST_APART)]
+
+    assert boundaries(now).split() == [*bounds, "month", *map(str, months), "day", *map(str, days)]
 
 
 def test_a_window_without_periods_has_no_start() -> None:

@@ -1,0 +1,47 @@
+-- Hold more for an attempt that is open, in the periods that hold its amount already.
+--
+-- KEYS[1]  the account's leases
+-- ARGV[1]  attempt id
+-- ARGV[2]  what to hold besides, nano-USD
+-- ARGV[3]  what the attempt holds now, as the caller knows it, nano-USD
+--
+-- Returns one of
+--   {"held", remaining of the tightest limit or false}
+--   {"refused", remaining of the tightest limit, scope, window, start of its period, limit, what is left, suspense}
+--   {"closed", state, or false where Redis does not know the attempt}
+-- Asked twice it holds once: the attempt then has what was asked for.
+
+local id, more, before = ARGV[1], money(ARGV[2]), money(ARGV[3])
+local attempt = read_attempt(id)
+
+if not attempt or attempt.state ~= "open" then
+  return { "closed", attempt and attempt.state or false }
+elseif tonumber(attempt.amount) ~= before then
+  return { "held", tonumber(attempt.remaining) or false }
+end
+
+local tightest, refusal = nil, nil
+for scope, ids in string.gmatch(attempt.holds, "(%S+)([^\n]*)\n?") do
+  local limits = redis.call("HGET", scope_key(scope), "limits") or ""
+  for window, start in string.gmatch(ids, "(%l+):(%d+)") do
+    local limit = tonumber(string.match(limits, window .. "=(%d+)"))
+    local spent, held, suspense = read_period(redis.call("HGET", scope_key(scope), window .. ":" .. start))
+    local free = (limit or MOST) - spent - held - suspense
+    if more > free and not refusal then
+      refusal = { scope, window, tonumber(start), limit or MOST, free, suspense }
+    end
+    if limit and (not tightest or free < tightest) then
+      tightest = free
+    end
+  end
+end
+if refusal then
+  return { "refused", tightest or refusal[5], unpack(refusal) }
+end
+
+local writes = prepare(attempt.holds, 0, more, 0)
+apply(writes)
+attempt.amount = digits(before + more)
+attempt.remaining = tightest and digits(tightest - more) or ""
+redis.call("SET", attempt_key(id), write_attempt(attempt))
+return { "held", tonumber(attempt.remaining) or false }

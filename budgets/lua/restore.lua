@@ -1,0 +1,36 @@
+-- Write a hold again that Redis has granted and lost. It was admitted, so nothing is checked but whether it is known.
+--
+-- KEYS[1]  the account's leases
+-- ARGV[1]  attempt id
+-- ARGV[2]  amount held, nano-USD
+-- ARGV[3]  lease, ms
+-- ARGV[4]  holds, as reserve returned them
+-- ARGV[5]  key id
+-- ARGV[6]  version of the prices
+-- ARGV[7]  deployment
+--
+-- Returns "restored", or the state of an attempt that is known.
+
+local id, amount, lease = ARGV[1], money(ARGV[2]), money(ARGV[3])
+local key, prices, model = one_line(ARGV[5]), one_line(ARGV[6]), one_line(ARGV[7])
+local _, now_ms = clock()
+local attempt = read_attempt(id)
+
+if attempt then
+  return attempt.state
+end
+
+local writes = prepare(ARGV[4], 0, amount, 0)
+redis.call("ZADD", LEASES, digits(now_ms + lease), id)
+apply(writes)
+redis.call("SET", attempt_key(id), write_attempt({
+  state = "open",
+  amount = digits(amount),
+  estimate = "0",
+  remaining = "",
+  key = key,
+  prices = prices,
+  model = model,
+  holds = ARGV[4],
+}))
+return "restored"

@@ -1,0 +1,134 @@
+"""What a gateway has seen of each account's ledger, so that it notices where Redis has less: a flush, an old state.
+
+In an account's era Redis counts every step that changes what was spent. A count below one that was seen means that
+steps were lost. Those of the last minutes come back from the journals, and then all is well; what does not come back
+within `HEALING` is gone until an operator confirms what is left, which begins another era.
+"""
+
+import fcntl
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from budgets.money import MAX_NANO
+
+HEALING = 60.0
+"""Seconds in which the journals of all workers are expected to have brought back what a failover lost."""
+NEVER = MAX_NANO
+"""A count that no era reaches."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Mark:
+    era: str
+    """`<number>:<when it began>`."""
+    count: int
+    lost_since: float | None = None
+
+
+class Marks:
+    """The highest mark seen of each account, in memory and, after `save`, in a file that all workers share.
+
+    `clock` tells Unix seconds.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+        self._path = path
+        self._clock = clock
+        self._marks = {account: _Mark(era, count) for account, (era, count) in _read(path).items()}
+        self._changed = False
+
+    @property
+    def accounts(self) -> frozenset[str]:
+        """Those that something is known of."""
+        return frozenset(self._marks)
+
+    @property
+    def lost(self) -> Mapping[str, float]:
+        """The accounts of which Redis has less than was seen, each with since when that is known, in Unix seconds."""
+        return {name: mark.lost_since for name, mark in self._marks.items() if mark.lost_since is not None}
+
+    def known(self, account: str) -> tuple[str, int]:
+        """The account's era, empty where none is known, and its highest count."""
+        mark = self._marks.get(account)
+        return (mark.era, mark.count) if mark else ("", 0)
+
+    def counted(self, account: str, count: int) -> None:
+        """A step of ours was the `count`-th of the account's era."""
+        mark = self._marks.get(account)
+        if mark is not None and count > mark.count:
+            mark.count = count
+            self._changed = True
+
+    def heard(self, account: str, era: str, count: int) -> bool:
+        """Redis has this mark; whether it is found to be behind only now."""
+        mark = self._marks.get(account)
+        if mark is None or _number(era) > _number(mark.era):
+            if era:
+                self._marks[account] = _Mark(era, count)
+                self._changed = True
+            return False
+        if era == mark.era and count >= mark.count:
+            if mark.lost_since is not None:
+                logger.warning("what Redis had lost of the account %s is there again", account)
+            self._changed = self._changed or count > mark.count
+            mark.count, mark.lost_since = count, None
+            return False
+        return self._noticed(account, mark)
+
+    def save(self) -> None:
+        """Bring what has changed to the file, where other workers may have brought more. Raises OSError."""
+        if not self._changed:
+            return
+        with self._path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            known = _read(self._path)
+            for account, mark in self._marks.items():
+                known[account] = max(known.get(account, ("", 0)), (mark.era, mark.count), key=_order)
+            draft = self._path.with_suffix(".draft")
+            draft.write_bytes(orjson.dumps(known))
+            os.replace(draft, self._path)
+        self._changed = False
+
+    def _noticed(self, account: str, mark: _Mark) -> bool:
+        now = self._clock()
+        if mark.lost_since is None:
+            mark.lost_since = now
+            logger.error("Redis has lost what was spent last in the account %s; callers with a limit wait", account)
+            return True
+        if now - mark.lost_since > HEALING and mark.count != NEVER:
+            mark.count = NEVER
+            self._changed = True
+            logger.error(
+                "Redis has lost data of the account %s for good. Callers with a limit are refused until somebody looks "
+                "and says `paymaster budgets confirm --account %s`",
+                account,
+                account,
+            )
+        return False
+
+
+def _number(era: str) -> int:
+    return int(era.partition(":")[0] or 0)
+
+
+def _order(mark: tuple[str, int]) -> tuple[int, int]:
+    era, count = mark
+    return _number(era), count
+
+
+def _read(path: Path) -> dict[str, tuple[str, int]]:
+    """What the file holds; nothing, where there is none or it cannot be read."""
+    try:
+        return {account: (str(era), int(count)) for account, (era, count) in orjson.loads(path.read_bytes()).items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError) as exc:
+        logger.error("%s cannot be read, a loss in Redis before now goes unnoticed: %s", path, exc)
+        return {}

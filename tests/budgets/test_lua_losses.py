@@ -1,0 +1,275 @@
+"""The scripts where Redis has lost something, or nobody knows what an attempt cost: marks, restore, accept, reconcile."""
+
+import pytest
+import redis
+from scripts import LEASES, SUSPENSE, Scripts
+
+from budgets import redis_layout
+from budgets.windows import start_of
+
+HOLDS = "account lifetime:0"
+
+
+@pytest.fixture
+def scripts(redis_url: str) -> Scripts:
+    return Scripts(redis.Redis.from_url(redis_url, decode_responses=True))
+
+
+# The mark
+
+
+def test_every_step_that_changes_what_was_spent_counts_in_the_era(scripts: Scripts) -> None:
+    scripts.reserve("x", 5, "account")
+    era, count = scripts.mark()
+
+    scripts.settle("x", 3)
+    scripts.settle("x", 3)
+    scripts.suspend("lost", 5, 5, HOLDS)
+    scripts.reconcile("lost", 4)
+
+    assert era.startswith("1:")
+    assert scripts.mark() == (era, count + 3)
+
+
+def test_case_07_a_redis_that_has_less_than_was_seen_admits_nobody(scripts: Scripts) -> None:
+    scripts.reserve("x", 5, "account")
+    era, count = scripts.mark()
+    scripts.known = (era, count + 1)
+
+    assert scripts.reserve("y", 5, "account") == ["behind", 0, era, count]
+    assert scripts.used("account") == (0, 5, 0)
+
+
+def test_case_07_a_redis_that_was_emptied_admits_nobody(scripts: Scripts) -> None:
+    scripts.reserve("x", 5, "account")
+    scripts.known = scripts.mark()
+    scripts.client.flushall()
+
+    assert scripts.reserve("y", 5, "account") == ["behind", 0, "", 0]
+    assert scripts.client.keys() == []
+
+
+def test_case_07_an_emptied_redis_with_another_history_admits_nobody_however_long_it_is(scripts: Scripts) -> None:
+    scripts.reserve("x", 5, "account")
+    scripts.known = (scripts.mark()[0], 2)
+    scripts.client.delete(redis_layout.mark("a"))
+    for number in range(5):
+        scripts.settle(f"orphan {number}", 1, HOLDS)
+
+    assert scripts.reserve("y", 5, "account")[0] == "behind"
+
+
+def test_case_07_what_an_operator_confirms_is_the_truth(scripts: Scripts) -> None:
+    scripts.reserve("x", 5, "account")
+    scripts.settle("x", 5)
+    scripts.known = scripts.mark()
+    scripts.client.delete(redis_layout.mark("a"))
+
+    era, count = scripts.confirm()
+
+    assert (era.partition(":")[0], count) == ("2", 0)
+    assert scripts.reserve("y", 5, "account")[0] == "held"
+
+
+def test_what_has_come_back_is_enough(scripts: Scripts) -> None:
+    scripts.reserve("x", 5, "account")
+    era, count = scripts.mark()
+    scripts.known = (era, count + 1)
+    scripts.settle("lost", 3, HOLDS)  # sent once more
+
+    assert scripts.reserve("y", 5, "account")[0] == "held"
+
+
+def test_nothing_is_reaped_or_accepted_where_something_was_lost(scripts: Scripts) -> None:
+    scripts.reserve("x", 5, "account")
+    scripts.suspend("late", 5, 5, HOLDS)
+    scripts.let_leases_run_out()
+    era, count = scripts.mark()
+    scripts.known = (era, count + 1)
+
+    assert (scripts.reap(), scripts.accept(0)) == (0, 0)
+    assert scripts.used("account") == (0, 5, 5)
+
+
+def test_a_key_that_may_be_among_what_was_lost_is_not_unknown(scripts: Scripts) -> None:
+    scripts.known = ("1:5", 5)
+
+    assert scripts.resolve("digest") == "behind"
+    scripts.known = ("", 0)
+    assert scripts.resolve("digest") is None
+
+
+# Periods
+
+
+def test_case_08_a_period_that_is_over_does_not_come_back(scripts: Scripts) -> None:
+    scripts.limit("account", "1/day")
+    tomorrow = start_of("day", float(scripts.client.time()[0]), 1)
+    scripts.client.hset(redis_layout.mark("a"), "day", tomorrow)  # the clock of Redis was ahead, and is back
+
+    assert scripts.reserve("x", 5, "account")[3] == f"account lifetime:0 day:{tomorrow}"
+
+
+def test_case_08_the_latest_period_that_was_used_is_remembered(scripts: Scripts) -> None:
+    now = float(scripts.client.time()[0])
+
+    scripts.reserve("x", 5, "account")
+
+    stored = scripts.client.hmget(redis_layout.mark("a"), "day", "month")
+    assert stored == [str(start_of(window, now)) for window in ("day", "month")]
+
+
+# Holds that were lost
+
+
+def test_case_05_a_lost_hold_is_found_missing_and_written_again(scripts: Scripts) -> None:
+    holds = scripts.reserve("x", 5, "account", "key:k")[3]
+    scripts.reserve("there", 1, "account")
+    scripts.client.delete("pm:{a}:attempt:x")
+    scripts.client.zrem(LEASES, "x")
+    for scope in ("account", "key:k"):
+        scripts.client.hset(redis_layout.scope("a", scope), "lifetime:0", "0 1 0")
+
+    assert scripts.renew("x", "there") == ["x"]
+    assert [scripts.restore("x", 5, holds), scripts.restore("x", 5, holds)] == ["restored", "open"]
+    assert scripts.used("account") == scripts.used("key:k") == (0, 6, 0)
+    assert scripts.settle("x", 3) == "settled"
+    assert scripts.used("key:k") == (3, 1, 0)
+
+
+@pytest.mark.parametrize("end", ["settled", "voided", "suspense"])
+def test_case_05_what_is_known_is_not_held_again(scripts: Scripts, end: str) -> None:
+    holds = scripts.reserve("x", 5, "account")[3]
+    {
+        "settled": lambda: scripts.settle("x", 3),
+        "voided": lambda: scripts.void("x"),
+        "suspense": lambda: scripts.suspend("x", 5, 5),
+    }[end]()
+    before = scripts.used("account")
+
+    assert scripts.restore("x", 5, holds) == end
+    assert scripts.used("account") == before
+
+
+# Holding more
+
+
+def test_more_is_held_where_it_fits_and_only_once(scripts: Scripts) -> None:
+    scripts.limit_nano("key:k", 12)
+    scripts.reserve("x", 5, "account", "key:k")
+
+    assert scripts.extend("x", 4, 5) == ["held", 3]
+    assert scripts.extend("x", 4, 5) == ["held", 3]
+    assert scripts.used("account") == scripts.used("key:k") == (0, 9, 0)
+    assert scripts.settle("x", 8) == "settled"
+    assert scripts.used("key:k") == (8, 0, 0)
+
+
+def test_more_than_fits_is_refused_by_the_outermost_limit_and_holds_nothing(scripts: Scripts) -> None:
+    scripts.limit_nano("account", 9)
+    scripts.limit_nano("key:k", 8)
+    scripts.reserve("x", 5, "account", "key:k")
+
+    assert scripts.extend("x", 4, 5) == ["refused", 3, "key:k", "lifetime", 0, 8, 3, 0]
+    assert scripts.extend("x", 5, 5)[2] == "account"
+    assert scripts.used("account") == (0, 5, 0)
+
+
+def test_nothing_more_is_held_for_what_is_not_running(scripts: Scripts) -> None:
+    scripts.reserve("x", 5, "account")
+    scripts.settle("x", 3)
+
+    assert scripts.extend("x", 4, 5) == ["closed", "settled"]
+    assert scripts.extend("never was", 4, 5) == ["closed", None]
+
+
+# What nobody knows the cost of
+
+
+def test_an_estimate_is_accepted_after_its_time_and_the_rest_is_free(scripts: Scripts) -> None:
+    scripts.reserve("x", 5, "account")
+    scripts.suspend("x", 5, 2)
+
+    assert scripts.accept(1000) == 0
+    assert scripts.accept(0) == 1
+    assert scripts.used("account") == (2, 0, 0)
+    assert scripts.client.zcard(SUSPENSE) == 0
+    assert not scripts.lives_for_ever("x")
+
+
+def test_an_accepted_estimate_stands_against_a_late_settle(scripts: Scripts) -> None:
+    scripts.reserve("x", 5, "account")
+    scripts.suspend("x", 5, 2)
+    scripts.accept(0)
+
+    assert [scripts.settle("x", 4), scripts.suspend("x", 5, 5), scripts.void("x")] == ["again"] * 3
+    assert scripts.reserve("x", 5, "account")[0] == "closed"
+    assert scripts.used("account") == (2, 0, 0)
+
+
+def test_accepting_takes_no_more_than_it_was_told_and_the_oldest_first(scripts: Scripts) -> None:
+    for number in range(5):
+        scripts.suspend(f"x{number}", 1, 1, HOLDS)
+        scripts.client.zadd(SUSPENSE, {f"x{number}": number + 1})
+
+    assert scripts.accept(0, most=2) == 2
+    assert [row[0] for row in scripts.suspended()] == ["x2", "x3", "x4"]
+
+
+def test_what_is_in_suspense_is_listed_oldest_first_and_page_by_page(scripts: Scripts) -> None:
+    for number in range(3):
+        scripts.suspend(f"x{number}", 10 + number, number, HOLDS)
+        scripts.client.zadd(SUSPENSE, {f"x{number}": 100 - number})
+
+    assert scripts.suspended(0, 1) == [["x2", 98, 12, 2, "k", "prices", "model"]]
+    assert [row[0] for row in scripts.suspended(1, 5)] == ["x1", "x0"]
+
+
+# What the provider says
+
+
+def test_a_bill_resolves_what_was_in_suspense_once(scripts: Scripts) -> None:
+    scripts.reserve("x", 5, "account", "key:k")
+    scripts.suspend("x", 5, 2)
+
+    assert [scripts.reconcile("x", 4), scripts.reconcile("x", 4)] == [["resolved", 4], ["same", 4]]
+    assert scripts.used("account") == scripts.used("key:k") == (4, 0, 0)
+    assert scripts.settle("x", 3) == "again"
+
+
+def test_a_bill_above_the_hold_is_booked_as_it_is(scripts: Scripts) -> None:
+    scripts.suspend("x", 5, 2, HOLDS)
+
+    assert scripts.reconcile("x", 9) == ["resolved", 9]
+    assert scripts.used("account") == (9, 0, 0)
+
+
+@pytest.mark.parametrize(("billed", "outcome"), [(3, ["same", 3]), (4, ["differs", 3]), (2, ["differs", 3])])
+def test_a_bill_for_what_was_settled_is_only_compared(scripts: Scripts, billed: int, outcome: list[object]) -> None:
+    scripts.reserve("x", 5, "account")
+    scripts.settle("x", 3)
+
+    assert scripts.reconcile("x", billed) == outcome
+    assert scripts.used("account") == (3, 0, 0)
+
+
+@pytest.mark.parametrize(("billed", "outcome", "spent"), [(2, "same", 2), (4, "resolved", 4), (1, "differs", 2)])
+def test_a_bill_raises_an_accepted_estimate_and_never_lowers_it(
+    scripts: Scripts, billed: int, outcome: str, spent: int
+) -> None:
+    scripts.suspend("x", 5, 2, HOLDS)
+    scripts.accept(0)
+
+    assert scripts.reconcile("x", billed) == [outcome, spent]
+    assert scripts.used("account") == (spent, 0, 0)
+
+
+def test_a_bill_for_what_runs_or_was_never_sent_or_is_not_ours_books_nothing(scripts: Scripts) -> None:
+    scripts.reserve("open", 5, "account")
+    scripts.void("voided")
+
+    assert scripts.reconcile("open", 4) == ["open", None]
+    assert scripts.reconcile("voided", 4) == ["voided", 0]
+    assert scripts.reconcile("voided", 0) == ["same", 0]
+    assert scripts.reconcile("stranger", 4) == ["unknown", None]
+    assert scripts.used("account") == (0, 5, 0)

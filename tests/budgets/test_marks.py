@@ -1,0 +1,115 @@
+import logging
+from pathlib import Path
+
+import pytest
+
+from budgets.marks import HEALING, NEVER, Marks
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def marks(tmp_path: Path, clock: Clock) -> Marks:
+    return Marks(tmp_path / "marks.json", clock)
+
+
+def test_nothing_is_known_of_a_new_account(marks: Marks) -> None:
+    assert marks.known("a") == ("", 0)
+    assert not marks.heard("a", "", 7)
+    assert (marks.known("a"), marks.lost) == (("", 0), {})
+
+
+def test_the_highest_count_of_an_era_is_kept(marks: Marks) -> None:
+    marks.heard("a", "1:5", 7)
+    marks.counted("a", 9)
+    marks.counted("a", 8)
+    marks.counted("never heard of", 3)
+
+    assert marks.known("a") == ("1:5", 9)
+    assert marks.accounts == {"a"}
+
+
+@pytest.mark.parametrize(("era", "count"), [("1:5", 6), ("1:5", 0), ("", 0), ("", 99), ("1:6", 99)])
+def test_case_07_less_than_was_seen_is_noticed_once(marks: Marks, era: str, count: int) -> None:
+    marks.heard("a", "1:5", 7)
+
+    assert [marks.heard("a", era, count), marks.heard("a", era, count)] == [True, False]
+    assert marks.lost == {"a": 1000.0}
+    assert marks.known("a") == ("1:5", 7)
+
+
+def test_what_comes_back_in_time_ends_it(marks: Marks, clock: Clock) -> None:
+    marks.heard("a", "1:5", 7)
+    marks.heard("a", "1:5", 3)
+    clock.now += HEALING
+
+    marks.heard("a", "1:5", 8)
+
+    assert marks.lost == {}
+
+
+def test_case_07_what_does_not_come_back_in_time_waits_for_an_operator(
+    marks: Marks, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    marks.heard("a", "1:5", 7)
+    marks.heard("a", "1:5", 3)
+    clock.now += HEALING + 1
+    marks.heard("a", "1:5", 4)
+    marks.heard("a", "1:5", 5)
+
+    assert marks.known("a") == ("1:5", NEVER)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
+    assert "paymaster budgets confirm --account a" in caplog.text
+    marks.heard("a", "1:5", 1000)  # so much was spent since, by callers without a limit
+    assert marks.lost == {"a": 1000.0}
+
+    marks.heard("a", "2:9", 0)
+
+    assert (marks.known("a"), marks.lost) == (("2:9", 0), {})
+
+
+def test_what_was_seen_is_known_after_a_restart_and_to_other_workers(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "marks.json"
+    one, other = Marks(path, clock), Marks(path, clock)
+    one.heard("a", "1:5", 7)
+    one.heard("b", "3:5", 1)
+    other.heard("a", "1:5", 9)
+    other.heard("b", "2:5", 100)
+    one.save()
+    other.save()
+    one.save()
+
+    fresh = Marks(path, clock)
+
+    assert (fresh.known("a"), fresh.known("b")) == (("1:5", 9), ("3:5", 1))
+
+
+def test_nothing_is_written_where_nothing_has_changed(tmp_path: Path, marks: Marks) -> None:
+    marks.save()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"a": 5}', b'{"a": ["1:5", "x"]}', b"\xff"])
+def test_a_file_that_cannot_be_read_is_told_and_begun_anew(
+    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    path = tmp_path / "marks.json"
+    path.write_bytes(content)
+    marks = Marks(path, clock)
+    marks.heard("a", "1:5", 7)
+
+    marks.save()
+
+    assert Marks(path, clock).known("a") == ("1:5", 7)
+    assert "cannot be read" in caplog.text
