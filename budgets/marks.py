@@ -59,6 +59,14 @@ class Marks:
         mark = self._marks.get(account)
         return (mark.era, mark.count) if mark else ("", 0)
 
+    def counts(self, account: str, at: float) -> bool:
+        """Whether what ended at `at` is one of the steps that the account's era counts.
+
+        While something is lost, only what was lost is counted, so that new steps do not pass for it.
+        """
+        mark = self._marks.get(account)
+        return mark is None or mark.lost_since is None or at < mark.lost_since
+
     def counted(self, account: str, count: int) -> None:
         """A step of ours was the `count`-th of the account's era."""
         mark = self._marks.get(account)

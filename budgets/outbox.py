@@ -32,7 +32,8 @@ class Outbox:
     """Sends resolutions without anyone waiting for it. `answered` is told each one's outcome, as the script names it,
     and which step of its account's era it was, where it changed anything.
 
-    `tombstone` is how many seconds Redis remembers an attempt that is closed.
+    `tombstone` is how many seconds Redis remembers an attempt that is closed; `counts` tells of an account and an
+    instant whether what ended then is a step of the account's era (`Marks.counts`).
     """
 
     def __init__(
@@ -43,11 +44,13 @@ class Outbox:
         tombstone: float,
         counters: LedgerCounters,
         answered: Callable[[Resolution, bytes, int | None], None],
+        counts: Callable[[str, float], bool] = lambda _, __: True,
     ) -> None:
         self._connection = connection
         self._journal = journal
         self._tombstone_ms = round(tombstone * 1000)
         self._counters = counters
+        self._counts = counts
         self._tell = answered
         self._scripts = {kind: load_script(kind) for kind in ("settle", "void", "suspend")}
         self._in_flight: dict[str, Resolution] = {}
@@ -78,16 +81,23 @@ class Outbox:
 
     async def adopt(self) -> None:
         """Take over what dead workers did not get acknowledged, and tidy up. Raises JournalUnavailable."""
-        self._journal.flush()
+        self._journal.flush(away=not self._connection.connected)
+        before = self._journal.adoptions
         if self._journal.adopt():
             self._empty.clear()
             self._failed.set()
+        if self._journal.adoptions != before:
+            await self.replay()  # Redis may have lost since what it acknowledged to the dead
 
     async def replay(self) -> None:
-        """Send again what was sent lately: another server is there, or this one has lost what it acknowledged."""
+        """Send again what was sent lately: another server is there, or this one has lost what it acknowledged.
+
+        Raises JournalUnavailable.
+        """
         recent = await asyncio.to_thread(self._journal.recent)
-        self._replayed.update((entry.attempt_id, entry) for entry in recent)
-        if self._replayed:
+        pending = {entry.attempt_id for entry in self._journal.pending()}
+        self._replayed.update((entry.attempt_id, entry) for entry in recent if entry.attempt_id not in pending)
+        if self._replayed or pending:
             self._empty.clear()
             self._failed.set()
 
@@ -105,11 +115,13 @@ class Outbox:
     def _arguments(self, entry: Resolution) -> tuple[str | int, ...]:
         if entry.kind == "void":
             return entry.attempt_id, self._tombstone_ms
-        latest = int(entry.at * 1000) + self._tombstone_ms if entry.booked else FOR_EVER
+        was_known = entry.booked or entry.attempt_id in self._replayed
+        latest = int(entry.at * 1000) + self._tombstone_ms if was_known else FOR_EVER
+        steps = int(self._counts(entry.account, entry.at))
         if entry.kind == "settle":
-            return entry.attempt_id, entry.spent, entry.holds, self._tombstone_ms, latest
+            return entry.attempt_id, entry.spent, entry.holds, self._tombstone_ms, latest, steps
         facts = (entry.key_id, entry.price_version, entry.model)
-        return entry.attempt_id, entry.amount, entry.estimate, entry.holds, latest, *facts
+        return entry.attempt_id, entry.amount, entry.estimate, entry.holds, latest, steps, *facts
 
     def _answered(self, entry: Resolution, answer: "asyncio.Future[Any]") -> None:
         if self._in_flight.get(entry.attempt_id) is not entry:

@@ -12,6 +12,11 @@ def leases(account: str) -> str:
     return f"pm:{{{account}}}:leases"
 
 
+def suspense(account: str) -> str:
+    """Sorted set: attempt id → since when it is in suspense, in Unix seconds."""
+    return f"pm:{{{account}}}:suspense"
+
+
 def mark(account: str) -> str:
     """Hash: the account's `era` and its `count` of steps, by which a loss is noticed (`budgets/marks.py`)."""
     return f"pm:{{{account}}}:mark"

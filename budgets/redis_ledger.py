@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +83,12 @@ class RedisLedger:
         self._beat = policy.lease / BEATS_PER_LEASE
         self._lease_ms = round(policy.lease * 1000)
         self._outbox = Outbox(
-            connection, journal, tombstone=policy.tombstone, counters=self.counters, answered=self._resolved
+            connection,
+            journal,
+            tombstone=policy.tombstone,
+            counters=self.counters,
+            counts=marks.counts,
+            answered=self._resolved,
         )
         self._scripts = {name: load_script(name) for name in SCRIPTS}
         self._running: dict[str, Reservation] = {}  # by attempt id, those whose lease is to be renewed
@@ -212,7 +217,14 @@ class RedisLedger:
 
     async def suspended(self, account: str, start: int, count: int) -> list[Suspended]:
         """Up to `count` attempts in suspense, oldest first, from rank `start` on. Raises LedgerUnavailable."""
-        listed = await self._script("suspense", redis_layout.leases(account), start, count)
+        listed = await self._connection.call("ZRANGE", redis_layout.suspense(account), start, start + count - 1)
+        return await self.in_suspense(account, [attempt_id.decode() for attempt_id in listed])
+
+    async def in_suspense(self, account: str, attempt_ids: Sequence[str]) -> list[Suspended]:
+        """Those of the attempts, a thousand at most, that are in suspense. Raises LedgerUnavailable."""
+        if not attempt_ids:
+            return []
+        listed = await self._script("suspense", redis_layout.leases(account), *attempt_ids)
         return [
             Suspended(
                 attempt_id=attempt_id.decode(),
@@ -246,6 +258,15 @@ class RedisLedger:
         """The accounts of which Redis has lost something, each with since when that is known, in Unix seconds."""
         return self._marks.lost
 
+    async def accounts(self) -> list[str]:
+        """The names of all accounts, those too that Redis has forgotten. Raises LedgerUnavailable."""
+        known = {name.decode() for name in await self._connection.call("SMEMBERS", redis_layout.ACCOUNTS)}
+        return sorted(known | self._marks.accounts)
+
+    async def look(self) -> None:
+        """Look after every account now, and so find those that are behind. Raises LedgerUnavailable."""
+        await self._reap()
+
     async def confirm(self, account: str) -> None:
         """Take what Redis has of the account for the truth, although more was seen. Raises LedgerUnavailable."""
         era, _ = self._marks.known(account)
@@ -270,20 +291,25 @@ class RedisLedger:
             await self._try(step)
             await asyncio.sleep(self._beat)
 
-    async def _try(self, step: Callable[[], Awaitable[None]]) -> None:
+    async def _try(self, step: Callable[[], Awaitable[None]]) -> bool:
+        """Whether the step succeeded."""
         try:
             await step()
         except LedgerUnavailable:
-            pass  # whoever is refused for it says so
+            return False  # whoever is refused for it says so
         except Exception:
             logger.exception("the ledger's background work failed, and is tried again")
+            return False
+        return True
 
     async def _restore(self) -> None:
         """Whenever Redis may have lost something: what is running and what was resolved lately, once more."""
         while True:
             await self._doubtful.wait()
             self._doubtful.clear()
-            await self._try(self._outbox.replay)
+            if not await self._try(self._outbox.replay):
+                self._doubtful.set()
+                await asyncio.sleep(self._beat)
             await self._try(self._renew)
 
     async def _tidy(self) -> None:
@@ -322,9 +348,8 @@ class RedisLedger:
 
     async def _reap(self) -> None:
         """Look after every account, the idle ones too, and those that Redis has forgotten."""
-        accounts = {name.decode() for name in await self._connection.call("SMEMBERS", redis_layout.ACCOUNTS)}
         accept_after = self._policy.accept_after
-        for account in sorted(accounts | self._marks.accounts):
+        for account in await self.accounts():
             most = BATCH
             while most == BATCH:
                 reaped, accepted, era, count = await self._script(

@@ -18,15 +18,17 @@ from redis.backoff import NoBackoff
 from budgets.errors import LedgerUnavailable
 from budgets.journal import Journal
 from budgets.keys import KeyStore
+from budgets.marks import Marks
 from budgets.price_book import PriceBook
 from budgets.redis_connection import RedisConnection
-from budgets.redis_ledger import RedisLedger
+from budgets.redis_ledger import LedgerPolicy, RedisLedger
 from budgets.tokens import TokenCounter, vocabulary_folder
 from gateway.api.admin import Admin
 from gateway.api.edge import Edge
 from gateway.api.exchange import Receive, Scope, Send
 from gateway.api.models import models_router
 from gateway.api.operations import operations_router
+from gateway.api.reconcile import ReconcileApi
 from gateway.api.service import create_service
 from gateway.auth import Callers
 from gateway.catalog import Catalog
@@ -34,6 +36,7 @@ from gateway.configuration import ConfigurationError, Problem
 from gateway.pipeline import Pipeline
 from gateway.planner import Planner
 from gateway.quotes import Quotes
+from gateway.reconciliation import Reconciliation
 from gateway.settings import Runtime, Settings
 from gateway.telemetry.budget_rows import BudgetRows
 from gateway.telemetry.exposition import exposition
@@ -98,11 +101,11 @@ class Gateway:
         # money
         self._redis = _redis(runtime.redis_url)
         self._connection = RedisConnection(runtime.redis_url, deadline=settings.redis.deadline)
-        self._journal = Journal(settings.data_dir / "journal", f"worker-{runtime.worker}")
         policy = settings.ledger
-        self._ledger = RedisLedger(
-            self._connection, self._journal, lease=policy.lease, tombstone=policy.tombstone, clock=time.time
-        )
+        name = f"worker-{runtime.worker}"
+        self._journal = Journal(settings.data_dir / "journal", name, keep=policy.failover_window)
+        marks = Marks(settings.data_dir / "ledger-marks.json", time.time)
+        self._ledger = RedisLedger(self._connection, self._journal, marks, _ledger_policy(settings), time.time)
         keys = KeyStore(self._redis, runtime.pepper.encode())
         self._budget_rows = BudgetRows(keys, self._ledger, settings.metrics.max_keys)
 
@@ -120,10 +123,12 @@ class Gateway:
         callers = Callers(keys, self._connection, self._ledger, policy.key_cache, time.time)
         ledger = TimedLedger(self._ledger, self._metrics)
         pipeline = Pipeline(callers, self._planner, quotes, ledger, failover, self._upstream)
+        reconciliation = Reconciliation(self._ledger, self._planner, time.time)
         routers = (
             models_router(callers, self._planner, self._ledger),
             Admin(keys, self._ledger, self._planner, self._changed).router(runtime.admin_key),
-            operations_router(self._connection, self._scrape, self._bill),
+            ReconcileApi(reconciliation, self._ledger).router(runtime.admin_key),
+            operations_router(self._connection, self._scrape, self._bill, lambda: self._ledger.behind),
         )
         self._edge = Edge(
             dict.fromkeys(CHAT_PATHS, ("chat", pipeline.chat)),
@@ -202,11 +207,20 @@ class Gateway:
             self._metrics.breaker(deployment, self._health.state(deployment, now))
         counters = self._ledger.counters
         events = {name: getattr(counters, name) for name in counters.__slots__}
-        self._metrics.sample(events, self._journal.depth, self._writer.dropped)
+        self._metrics.sample(events, self._journal.depth, self._writer.dropped, len(self._ledger.behind))
 
     async def _scrape(self) -> bytes:
         self._take_sample()
         return await exposition(self._metrics, self._budget_rows.read)
+
+
+def _ledger_policy(settings: Settings) -> LedgerPolicy:
+    accept_after = settings.suspense.accept_after
+    return LedgerPolicy(
+        lease=settings.ledger.lease,
+        tombstone=settings.ledger.tombstone,
+        accept_after=None if accept_after == "never" else accept_after,
+    )
 
 
 def _redis(url: str) -> Redis:

@@ -105,7 +105,7 @@ class Callers:
 
     async def _resolve(self, account: str, digest: str) -> Caller | None:
         now = self._clock()
-        key = await resolve(self._connection, account, digest, now)
+        key = await resolve(self._connection, account, digest, now, self._ledger.known(account))
         caller = self._known(key) if key else None
         self._held[digest] = (now + self._hold_for, caller)
         if len(self._held) > MAX_CACHED_KEYS:

@@ -37,6 +37,10 @@ class Target:
     """Whether an answer nobody waits for any more is read on, so that its usage is seen."""
     tells_keys: bool
     """Whether the key's id is sent along: only to our own sandbox, whose bill is by key."""
+    instalment: int | None = None
+    """The output tokens that a stream's hold covers at first and is topped up by; None where it covers all at once."""
+    own_price: bool = False
+    """Whether the price is the configuration's, and not the price book's."""
 
     def __repr__(self) -> str:
         return f"Target({self.deployment.id})"
@@ -97,6 +101,8 @@ def _target(name: str, model: ModelSettings, provider: ProviderSettings, prices:
         cap_field="max_completion_tokens" if urlsplit(url).hostname == OPENAI_HOST else "max_tokens",
         drains=provider.on_disconnect == "drain",
         tells_keys=provider.kind == "sandbox",
+        instalment=provider.instalment,
+        own_price=model.price is not None,
     )
 
 

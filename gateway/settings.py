@@ -29,6 +29,8 @@ from gateway.configuration import (
 from gateway.detection import OPENAI_URL, SANDBOX_PRICES, detected
 
 SUPPORTED_KINDS = ("openai", "sandbox")
+MIN_INSTALMENT = 32
+"""Tokens; smaller ones would ask the ledger at every word."""
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _SECRET_FIELDS = ("api_key", "url", "admin_key", "pepper")
 _VISIBLE = re.compile(r"[!-~]+")
@@ -139,11 +141,20 @@ class LedgerSettings(_Section):
     """A hold not renewed for this long moves to suspense."""
     tombstone: Seconds = 21600.0
     """How long a closed attempt is remembered, so that a repeated settle changes nothing."""
+    failover_window: Seconds = 120.0
+    """How long a worker keeps what Redis has acknowledged, to send it again where a failover or a crash lost it."""
     key_cache: Seconds = 2.0
     output_cap: Count = 4096
     """Tokens: the output cap of a request that names none."""
     inject_output_cap: bool = True
     """False: such a request holds the model's maximum instead."""
+
+
+class SuspenseSettings(_Section):
+    """What becomes of attempts whose cost nobody knows."""
+
+    accept_after: Seconds | Literal["never"] = 86400.0
+    """How long they wait for `paymaster reconcile`; then our own estimate is booked, and the rest is free again."""
 
 
 class UpstreamSettings(_Section):
@@ -205,7 +216,12 @@ class ProviderSettings(_Section):
     """What happens to an answer that nobody waits for any more.
 
     `drain` reads on for at most `upstream.drain` seconds, so that its usage is seen; `abort` cuts at once, for
-    providers that bill nothing then.
+    providers that bill nothing then, or only what they delivered.
+    """
+    instalment: Annotated[int, Field(ge=MIN_INSTALMENT)] | None = None
+    """Output tokens that are held for a stream at first, and added as it goes on; None: its longest answer is held.
+
+    Only with `abort`, and only for providers that bill what they delivered, and deliver all that they bill.
     """
 
 
@@ -242,6 +258,7 @@ class Settings(_Section):
     server: ServerSettings = ServerSettings()
     redis: RedisSettings = RedisSettings()
     ledger: LedgerSettings = LedgerSettings()
+    suspense: SuspenseSettings = SuspenseSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     admin: AdminSettings = AdminSettings()
     metrics: MetricsSettings = MetricsSettings()
@@ -381,6 +398,9 @@ def _contradictions(settings: Settings) -> Iterator[tuple[FieldPath, str]]:
     for name, provider in settings.providers.items():
         if provider.kind == "sandbox" and (provider.base_url or provider.api_key):
             yield ("providers", name), "a sandbox is started by the gateway; it takes no base_url and no api_key"
+        if provider.instalment is not None and provider.on_disconnect == "drain":
+            reason = "an answer that is read on costs all of it, so all of it must be held"
+            yield ("providers", name, "instalment"), f"needs on_disconnect: abort; {reason}"
     for name, route in settings.routes.items():
         yield from _route_contradictions(settings, name, route)
     yield from _listener_contradictions(settings.server, settings.admin)

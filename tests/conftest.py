@@ -43,6 +43,7 @@ def valkey_socket() -> Iterator[str]:
 
 @pytest.fixture
 def redis_url(valkey_socket: str) -> str:
-    """The URL of an empty Valkey server."""
-    redis.Redis(unix_socket_path=valkey_socket).flushall()
-    return f"unix://{valkey_socket}"
+    """The URL of an empty database; others of the server belong to gateways that several tests share."""
+    url = f"unix://{valkey_socket}?db=1"
+    redis.Redis.from_url(url).flushdb()
+    return url

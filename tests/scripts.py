@@ -42,14 +42,14 @@ class Scripts:
         return answer[:4] if answer[0] == "held" else answer  # the mark is told by `mark`
 
     def settle(self, attempt: str, spent: int | str, holds: str = "", *, age: float = 0) -> str:
-        return str(self._run("settle", LEASES, attempt, spent, holds, TOMBSTONE_MS, _latest(age))[0])
+        return str(self._run("settle", LEASES, attempt, spent, holds, TOMBSTONE_MS, _latest(age), 1)[0])
 
     def void(self, attempt: str) -> str:
         return str(self._run("void", LEASES, attempt, TOMBSTONE_MS)[0])
 
     def suspend(self, attempt: str, amount: int, estimate: int, holds: str = "", *, age: float = 0) -> str:
         facts = ("k", "prices", "model")
-        return str(self._run("suspend", LEASES, attempt, amount, estimate, holds, _latest(age), *facts)[0])
+        return str(self._run("suspend", LEASES, attempt, amount, estimate, holds, _latest(age), 1, *facts)[0])
 
     def renew(self, *attempts: str) -> list[str]:
         return list(self._run("renew", LEASES, 60_000, *attempts))
@@ -69,8 +69,8 @@ class Scripts:
     def reconcile(self, attempt: str, billed: int | str) -> Any:
         return self._run("reconcile", LEASES, attempt, billed, TOMBSTONE_MS)[:2]
 
-    def suspended(self, start: int = 0, most: int = 100) -> list[Any]:
-        return list(self._run("suspense", LEASES, start, most))
+    def suspended(self, *attempts: str) -> list[Any]:
+        return list(self._run("suspense", LEASES, *attempts))
 
     def confirm(self) -> Any:
         return self._run("confirm", LEASES, self.known[0])

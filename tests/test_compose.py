@@ -24,7 +24,7 @@ def test_the_images_configuration_is_accepted(tmp_path: Path) -> None:
     assert settings.server.host == "0.0.0.0"
     assert settings.admin.listen == "127.0.0.1:4001"
     assert f"EXPOSE {settings.server.port}\n" in DOCKERFILE
-    assert f"http://127.0.0.1:{settings.server.port}/readyz" in DOCKERFILE
+    assert f"http://127.0.0.1:{settings.server.port}/healthz" in DOCKERFILE
 
 
 def test_the_image_is_made_of_what_its_dockerfile_copies() -> None:

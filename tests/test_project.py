@@ -141,6 +141,11 @@ DOORS = {
     ("PATCH", "/admin/accounts/{account}"): ADMIN,
     ("POST", "/admin/route/explain"): ADMIN,
     ("POST", "/admin/config/reload"): ADMIN,
+    ("GET", "/admin/suspense"): ADMIN,
+    ("POST", "/admin/reconcile"): ADMIN,
+    ("POST", "/admin/reconcile/absent"): ADMIN,
+    ("GET", "/admin/ledger"): ADMIN,
+    ("POST", "/admin/ledger/confirm"): ADMIN,
     ("GET", "/healthz"): EVERYBODY,
     ("GET", "/readyz"): EVERYBODY,
     ("GET", "/metrics"): EVERYBODY,
@@ -157,6 +162,8 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/admin/keys"): {"name": "k"},
     ("PATCH", "/admin/keys/{key_id}"): {"name": "k"},
     ("PATCH", "/admin/accounts/{account}"): {"limits": []},
+    ("POST", "/admin/reconcile"): {"rows": [{"attempt_id": "att_default_1", "usd": "0"}]},
+    ("POST", "/admin/reconcile/absent"): {"provider": "acme", "until": 0, "attempts": []},
     ("POST", "/admin/route/explain"): {"model": "auto", "messages": [{"role": "user", "content": "Hi!"}]},
 }
 

@@ -65,9 +65,9 @@ local function behind(era, count, known_era, known_count)
   return era ~= known_era or count < known_count
 end
 
--- One more step. The first write of a script: what it writes if a later one should fail is harmless.
-local function count_step()
-  return redis.call("HINCRBY", MARK, "count", 1)
+-- One more step, or none. The first write of a script: what it writes if a later one should fail is harmless.
+local function count_step(steps)
+  return redis.call("HINCRBY", MARK, "count", steps)
 end
 
 local LIFETIME = { window = "lifetime", pattern = "lifetime=(%d+)", id = "lifetime:0", resets_at = 0 }

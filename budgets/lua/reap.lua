@@ -23,7 +23,7 @@ local function accept(id)
     return
   end
   local writes = prepare(attempt.holds, attempt.estimate, released(attempt))
-  count = count_step()
+  count = count_step(1)
   unlist(attempt)
   apply(writes)
   attempt.state, attempt.amount = "accepted", attempt.estimate

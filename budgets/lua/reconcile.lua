@@ -18,7 +18,7 @@ local attempt = read_attempt(id)
 
 local function book(spent, held, suspense)
   local writes = prepare(attempt.holds, spent, held, suspense)
-  local count = count_step()
+  local count = count_step(1)
   unlist(attempt)
   apply(writes)
   bury(id, "settled " .. ARGV[2], tombstone)

@@ -6,6 +6,7 @@
 -- ARGV[3]  holds, as reserve returned them: where to book if the attempt is not known
 -- ARGV[4]  how long to remember the attempt, ms
 -- ARGV[5]  until when an attempt that is not known may be booked, Unix ms
+-- ARGV[6]  1 where this is a step of the account's era, else 0
 --
 -- Returns {how, count of the era}, where `how` is one of
 --   "settled"  the hold is given back, the cost booked
@@ -31,7 +32,7 @@ if holding then
   held, suspense = released(attempt)
 end
 local writes = prepare(holding and attempt.holds or ARGV[3], spent, held, suspense)
-local count = count_step()
+local count = count_step(ARGV[6])
 unlist(attempt)
 apply(writes)
 bury(id, "settled " .. ARGV[2], tombstone)

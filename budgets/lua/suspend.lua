@@ -6,9 +6,10 @@
 -- ARGV[3]  our own estimate of the cost, nano-USD
 -- ARGV[4]  holds, as reserve returned them: where to book if the attempt is not known
 -- ARGV[5]  until when an attempt that is not known may be booked, Unix ms
--- ARGV[6]  key id
--- ARGV[7]  version of the prices
--- ARGV[8]  deployment
+-- ARGV[6]  1 where this is a step of the account's era, else 0
+-- ARGV[7]  key id
+-- ARGV[8]  version of the prices
+-- ARGV[9]  deployment
 --
 -- Returns {how, count of the era}, where `how` is one of
 --   "suspended"  the hold is in suspense
@@ -19,12 +20,12 @@
 
 local id, amount, estimate = ARGV[1], money(ARGV[2]), digits(money(ARGV[3]))
 local latest = money(ARGV[5])
-local key, prices, model = one_line(ARGV[6]), one_line(ARGV[7]), one_line(ARGV[8])
+local key, prices, model = one_line(ARGV[7]), one_line(ARGV[8]), one_line(ARGV[9])
 local now, now_ms = clock()
 local attempt = read_attempt(id)
 
 if attempt and attempt.state == "open" then
-  local count = count_step()
+  local count = count_step(ARGV[6])
   suspend(attempt, estimate, now)
   return { "suspended", count }
 elseif attempt and attempt.state == "suspense" then
@@ -38,7 +39,7 @@ elseif not attempt and now_ms >= latest then
 end
 
 local writes = prepare(ARGV[4], 0, 0, amount)
-local count = count_step()
+local count = count_step(ARGV[6])
 redis.call("ZADD", SUSPENSE, now, id)
 apply(writes)
 redis.call("SET", attempt_key(id), write_attempt({

@@ -1,20 +1,18 @@
--- List what is in suspense, oldest first.
+-- Read what is in suspense of some attempts.
 --
 -- KEYS[1]  the account's leases
--- ARGV[1]  rank of the first to list
--- ARGV[2]  the most to list
+-- ARGV[…]  attempt ids
 --
--- Returns for each {attempt id, since when (Unix seconds), amount, our estimate, key id, prices, deployment}.
+-- Returns for each that is in suspense {attempt id, since when (Unix seconds), amount, our estimate, key id, prices,
+-- deployment}.
 
-local start = money(ARGV[1])
-local listed = redis.call("ZRANGE", SUSPENSE, start, start + money(ARGV[2]) - 1, "WITHSCORES")
-local answer = {}
+local since, answer = redis.call("ZMSCORE", SUSPENSE, unpack(ARGV)), {}
 
-for i = 1, #listed, 2 do
-  local attempt = read_attempt(listed[i])
+for i, id in ipairs(ARGV) do
+  local attempt = since[i] and read_attempt(id)
   if attempt and attempt.state == "suspense" then
-    answer[#answer + 1] = { listed[i], tonumber(listed[i + 1]), tonumber(attempt.amount), tonumber(attempt.estimate),
-      attempt.key, attempt.prices, attempt.model }
+    answer[#answer + 1] = { id, tonumber(since[i]), tonumber(attempt.amount), tonumber(attempt.estimate), attempt.key,
+      attempt.prices, attempt.model }
   end
 end
 return answer

@@ -88,6 +88,16 @@ class Limits(_Body):
     limits: list[LimitBody]
 
 
+def admin_router(admin_key: str) -> APIRouter:
+    """A router under /admin, for whoever sends the admin key. A virtual key is none, nor the reverse."""
+
+    def check(request: Request) -> None:
+        if not hmac.compare_digest(key_in(headers_of(request)).encode(), admin_key.encode()):
+            raise NotAdmin
+
+    return APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(check)], route_class=StrictRoute)
+
+
 class Admin:
     """The endpoints, as methods."""
 
@@ -101,13 +111,8 @@ class Admin:
         self._reload = reload
 
     def router(self, admin_key: str) -> APIRouter:
-        """All of them under /admin, for whoever sends the admin key. A virtual key is none, nor the reverse."""
-
-        def check(request: Request) -> None:
-            if not hmac.compare_digest(key_in(headers_of(request)).encode(), admin_key.encode()):
-                raise NotAdmin
-
-        router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(check)], route_class=StrictRoute)
+        """All of them."""
+        router = admin_router(admin_key)
         router.add_api_route("/keys", self.create_key, methods=["POST"], status_code=201)
         router.add_api_route("/keys", self.list_keys, methods=["GET"])
         router.add_api_route("/keys/{key_id}", self.show_key, methods=["GET"])

@@ -81,8 +81,10 @@ SHAPES: Mapping[type[Exception], Shape] = {
     errors.UnboundedCost: Shape(400, INVALID, "unbounded_cost", retry=False),
     errors.UpstreamFailed: Shape(502, SERVER, "upstream_failed", retry=False),
     money.BudgetExceeded: Shape(402, "insufficient_quota", "insufficient_quota", retry=False),
+    money.InstalmentRefused: Shape(402, "insufficient_quota", "insufficient_quota", retry=False),
     money.UnpricedModel: Shape(400, INVALID, "unpriced_model", retry=False),
     money.LedgerUnavailable: Shape(503, SERVER, "ledger_unavailable", retry=True),
+    money.LedgerBehind: Shape(503, SERVER, "ledger_behind", retry=True),
     money.StaleKey: Shape(503, SERVER, "key_changing", retry=True),
     money.AttemptClosed: Shape(500, SERVER, "internal_error", retry=False),
     money.ScriptFailed: Shape(500, SERVER, "internal_error", retry=False),
@@ -174,15 +176,26 @@ def _of_upstream(error: errors.UpstreamFailed) -> Refusal:
 
 
 def _told_over_budget(error: money.BudgetExceeded) -> str:
+    return (
+        f"The budget of {_scope(error.scope)} does not cover this request: {_told_money(error)} "
+        "Ask for fewer output tokens or a cheaper model, or have the limit raised."
+    )
+
+
+def _told_cut_by_budget(error: money.InstalmentRefused) -> str:
+    return (
+        f"The answer was cut, because the budget of {_scope(error.scope)} does not cover more of it: "
+        f"{_told_money(error)} Have the limit raised, or ask for a shorter answer or a cheaper model."
+    )
+
+
+def _told_money(error: money.BudgetExceeded) -> str:
     reset = "It does not reset." if error.resets_at is None else f"It resets at {_instant(error.resets_at)}."
     left = f"{to_usd(error.remaining)} USD left" if error.remaining > 0 else "nothing left"
     have = f"{to_usd(error.limit)} USD per {error.window}, {left}"
     if error.suspense:
         have += f", {to_usd(error.suspense)} USD kept for attempts whose cost was never learnt"
-    return (
-        f"The budget of {_scope(error.scope)} does not cover this request: {have}, up to {to_usd(error.needed)} USD "
-        f"needed. {reset} Ask for fewer output tokens or a cheaper model, or have the limit raised."
-    )
+    return f"{have}, up to {to_usd(error.needed)} USD needed. {reset}"
 
 
 def _told_upstream(error: errors.UpstreamFailed) -> str:
@@ -228,11 +241,16 @@ _WORDS: Mapping[type[Exception], Callable[[Any], str]] = {
     ),
     errors.UpstreamFailed: _told_upstream,
     money.BudgetExceeded: _told_over_budget,
+    money.InstalmentRefused: _told_cut_by_budget,
     money.UnpricedModel: lambda error: (
         f"This key has a budget, and the price of {error.model!r} is not known. "
         f"Set `models.{error.model}.price` in the configuration, or ask for another model."
     ),
     money.LedgerUnavailable: lambda _: "The ledger cannot be reached, so no budget can be checked. Try again shortly.",
+    money.LedgerBehind: lambda _: (
+        "The ledger has lost what was spent last, so no budget can be checked. That comes back within a minute, "
+        "or has to be confirmed by whoever runs this gateway."
+    ),
     money.StaleKey: lambda _: "The key was changed while the request was on its way. Try again.",
     NoDeployment: lambda error: f"None of the models behind {error.alias!r} may be used by this key.",
 }  # fmt: skip

@@ -1,10 +1,11 @@
 """For whoever runs the gateway: is it alive, is it ready, what has it counted; and the sandbox's bill.
 
-/healthz, /readyz, /metrics and /sandbox/bill need no key, and names of keys and models are in them: keep them off
-public networks.
+/healthz, /readyz, /metrics and /sandbox/bill need no key, and names of keys, models and accounts are in them: keep
+them off public networks.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Literal
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
@@ -14,11 +15,25 @@ from budgets.redis_connection import RedisConnection
 from gateway.telemetry.exposition import CONTENT_TYPE
 from gateway.upstream.sandbox import SandboxBill
 
+SERVED = {"with_budget": "served", "without_budget": "served"}
+CAPPED_REFUSED = {"with_budget": "refused", "without_budget": "served"}
+AWAY = (
+    "The ledger is away, so callers with a budget are refused. Callers without one whose key was used here before are "
+    "served; what they spend is booked once it is back."
+)
+BEHIND = (
+    "Redis has less than this gateway has seen of these accounts, so their callers with a budget are refused. What a "
+    "failover lost comes back from the journals within a minute; if it does not, look at `paymaster budgets confirm`."
+)
+
 
 def operations_router(
-    connection: RedisConnection, metrics: Callable[[], Awaitable[bytes]], bill: SandboxBill
+    connection: RedisConnection,
+    metrics: Callable[[], Awaitable[bytes]],
+    bill: SandboxBill,
+    behind: Callable[[], Mapping[str, float]],
 ) -> APIRouter:
-    """The endpoints that need no key."""
+    """The endpoints that need no key. `behind`: the accounts of which Redis has lost data, and since when."""
     router = APIRouter(tags=["operations"])
 
     @router.head("/healthz", include_in_schema=False)
@@ -29,13 +44,11 @@ def operations_router(
 
     @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz")
-    async def readyz() -> JSONResponse:
-        """The ledger answers too, so that callers with a budget can be served."""
-        try:
-            await connection.call("PING")
-        except BudgetError as exc:
-            return JSONResponse({"status": "unavailable", "ledger": str(exc)}, status_code=503)
-        return JSONResponse({"status": "ok", "ledger": "ok"})
+    async def readyz(callers: Literal["with_budget", "without_budget"] | None = None) -> JSONResponse:
+        """All callers can be served; with `callers=without_budget`, those without one, who do not need the ledger."""
+        if callers == "without_budget":
+            return JSONResponse({"status": "ok", "callers": {"without_budget": "served"}})
+        return await _ledger_readiness(connection, behind())
 
     @router.get("/metrics")
     async def prometheus() -> Response:
@@ -48,3 +61,16 @@ def operations_router(
         return Response(await bill.read(), media_type="application/json")
 
     return router
+
+
+async def _ledger_readiness(connection: RedisConnection, behind: Mapping[str, float]) -> JSONResponse:
+    """Whether callers with a budget are served, and why not: known within the connection's own deadline."""
+    try:
+        await connection.call("PING")
+    except BudgetError as exc:
+        body: dict[str, Any] = {"status": "unavailable", "ledger": str(exc), "callers": CAPPED_REFUSED, "reason": AWAY}
+        return JSONResponse(body, status_code=503)
+    if behind:
+        body = {"status": "degraded", "ledger": "behind", "callers": CAPPED_REFUSED, "reason": BEHIND}
+        return JSONResponse(body | {"accounts": dict(sorted(behind.items()))}, status_code=503)
+    return JSONResponse({"status": "ok", "ledger": "ok", "callers": SERVED})

@@ -14,8 +14,11 @@ COMMANDS = {
     "serve": "Run the gateway.",
     "demo": "Run the gateway with sample agents and show what they spend.",
     "check": "Check the configuration and show what would be served.",
+    "chaos": "Break a gateway of its own in every way there is, and show that its promises hold.",
     "route": "Show which model a request would go to, without sending it.",
     "keys": "Create, show, change and block virtual keys.",
+    "budgets": "Show what is in suspense; go on after Redis has lost data.",
+    "reconcile": "Book what a provider billed for attempts whose cost nobody knows.",
 }
 """Name and help; each is the `app` of the module `gateway.cli.<name>`."""
 

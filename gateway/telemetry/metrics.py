@@ -162,6 +162,7 @@ class Metrics:
         self._lines_dropped = self._family(Counter, semconv.LOG_LINES_DROPPED)
         self._breakers = self._family(Gauge, semconv.BREAKER)
         self._journal = self._family(Gauge, semconv.JOURNAL)
+        self._behind = self._family(Gauge, semconv.LEDGER_BEHIND)
         self._totals: dict[str, int] = {}
         self._key_names = KeyNames(max_keys, self._key_labels(), self._overflowed(KEY))
         self._begin()
@@ -181,10 +182,12 @@ class Metrics:
         self._breakers.child(self.known.deployment(deployment)).set(BREAKER_STATES[state])
 
     def ledger_answered(self, operation: str, seconds: float) -> None:
-        """The ledger took `seconds` for `operation`, whatever it answered; so far only `reserve` is timed."""
+        """The ledger took `seconds` for `operation` (`reserve`, `extend`), whatever it answered."""
         self._ledger_durations.child(operation).observe(seconds)
 
-    def sample(self, ledger_events: Mapping[str, int], journal_depth: int, lines_dropped: int) -> None:
+    def sample(
+        self, ledger_events: Mapping[str, int], journal_depth: int, lines_dropped: int, accounts_behind: int = 0
+    ) -> None:
         """Take over what other parts count as plain numbers from the process's start.
 
         To be called every second or so, and before a scrape is answered.
@@ -193,6 +196,7 @@ class Metrics:
             self._ledger_events.child(event).inc(self._growth(event, total))
         self._lines_dropped.child().inc(self._growth(semconv.LOG_LINES_DROPPED.name, lines_dropped))
         self._journal.child().set(journal_depth)
+        self._behind.child().set(accounts_behind)
 
     def _growth(self, name: str, total: int) -> int:
         grown = total - self._totals.get(name, 0)

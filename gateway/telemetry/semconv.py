@@ -180,6 +180,12 @@ JOURNAL = Series(
     "gauge",
     "Settles written to the journals of all workers that Redis has not acknowledged.",
 )
+LEDGER_BEHIND = Series(
+    "paymaster_ledger_accounts_behind",
+    "gauge",
+    "Accounts of which Redis has lost something that a gateway had seen; the most of all workers.",
+    merge="max",
+)
 LOG_LINES_DROPPED = Series(
     "paymaster_log_lines_dropped_total", "counter", "Log lines dropped because their reader was too slow."
 )
@@ -226,6 +232,7 @@ ALL: tuple[Series, ...] = (
     LEDGER_DURATION,
     LEDGER_EVENTS,
     JOURNAL,
+    LEDGER_BEHIND,
     LOG_LINES_DROPPED,
     LABEL_OVERFLOW,
     LEDGER_UP,

@@ -9,7 +9,7 @@ from gateway.telemetry.metrics import Metrics
 
 
 class TimedLedger:
-    """A `Ledger` that tells how long each reserve took, the refused and the failed ones too.
+    """A `Ledger` that tells how long each reserve and each extend took, the refused and the failed ones too.
 
     A resolve is not awaited by anybody, so it is not timed: the journal's depth tells whether it gets through.
     """
@@ -26,11 +26,21 @@ class TimedLedger:
         finally:
             self._metrics.ledger_answered("reserve", self._clock() - started)
 
+    async def extend(self, reservation: Reservation, more: NanoUSD) -> None:
+        started = self._clock()
+        try:
+            await self._ledger.extend(reservation, more)
+        finally:
+            self._metrics.ledger_answered("extend", self._clock() - started)
+
     def unbooked(self, attempt: Attempt) -> Reservation:
         return self._ledger.unbooked(attempt)
 
     def resolve(self, reservation: Reservation) -> None:
         self._ledger.resolve(reservation)
+
+    def known(self, account: str) -> tuple[str, int]:
+        return self._ledger.known(account)
 
     def heard(self, key_id: str, remaining: NanoUSD | None) -> None:
         self._ledger.heard(key_id, remaining)

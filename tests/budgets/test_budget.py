@@ -29,6 +29,7 @@ def test_the_hash_says_nano_dollars() -> None:
         ("5/dya", "5/dya: unknown window 'dya'; did you mean 'day'? known: lifetime, month, day"),
         ("5/fortnight", "5/fortnight: unknown window 'fortnight'; known: lifetime, month, day"),
         ("5", "5: a limit is dollars/window, such as 5/day; windows: lifetime, month, day"),
+        ("1/2/day", "1/2/day: unknown window '2/day'; did you mean 'day'? known: lifetime, month, day"),
         ("five/day", "five/day: 'five' is not an amount of dollars; write it as a decimal, such as 0.50"),
         ("-1/day", "-1/day: '-1' is not an amount of dollars; it must be zero or more"),
         ("1e30/day", "1e30/day: 1e30 USD is too much for one budget; the most is 9007199.254740991 USD"),
@@ -44,6 +45,16 @@ def test_what_is_no_limit_is_refused_with_what_is_wrong(text: str, message: str)
 def test_a_limit_of_more_than_redis_can_count_is_refused() -> None:
     with pytest.raises(ValueError, match="must be between 0 and"):
         Limit(MAX_NANO + 1, "day")
+
+
+def test_the_most_that_redis_can_count_is_a_limit() -> None:
+    assert Limit(MAX_NANO, "day").amount == MAX_NANO
+
+
+def test_limits_for_different_windows_are_kept_in_their_order() -> None:
+    limits = [parse_limit("5/day"), parse_limit("7/month")]
+
+    assert check_limits(iter(limits)) == tuple(limits)
 
 
 def test_two_limits_for_one_window_are_refused() -> None:

@@ -14,8 +14,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from budgets.embedded import EmbeddedRedis, Problem, check_server, find_server, runtime_folder
+from budgets.embedded import EmbeddedRedis, find_server, runtime_folder
 from budgets.errors import NoRedisServer, RedisServerFailed
+from budgets.server_check import check_server
 
 START = """
 import sys
@@ -245,41 +246,6 @@ def test_a_runtime_folder_that_is_a_link_is_refused(folder: Path) -> None:
 
     with pytest.raises(RedisServerFailed, match="not ours"):
         runtime_folder(folder, environ)
-
-
-def test_an_evicting_server_is_a_fatal_problem(folder: Path) -> None:
-    server = client(EmbeddedRedis(folder, folder).start())
-    server.config_set("maxmemory-policy", "allkeys-lru")
-
-    [problem] = check_server(server)
-    assert problem.fatal
-    assert "allkeys-lru" in problem.message
-
-
-def test_a_server_without_an_append_only_file_is_only_warned_of(folder: Path) -> None:
-    server = client(EmbeddedRedis(folder, folder).start())
-    server.config_set("appendonly", "no")
-
-    [problem] = check_server(server)
-    assert not problem.fatal
-    assert "appendonly" in problem.message
-
-
-def test_a_replica_is_a_fatal_problem(folder: Path) -> None:
-    server = client(EmbeddedRedis(folder, folder).start())
-    server.replicaof("127.0.0.1", "1")
-
-    assert [problem.fatal for problem in check_server(server)] == [True]
-
-
-def test_a_server_that_hides_its_settings_is_said_to_be_unchecked(folder: Path) -> None:
-    url = EmbeddedRedis(folder, folder).start()
-    client(url).acl_setuser("shy", enabled=True, nopass=True, commands=["+ping"])
-    shy = redis.Redis(unix_socket_path=str(folder / "redis.sock"), username="shy", password="x")
-
-    [problem] = check_server(shy)
-    assert problem == Problem(problem.message, fatal=False)
-    assert "noeviction" in problem.message
 
 
 def test_a_hanging_server_on_the_data_is_not_joined_by_a_second(folder: Path) -> None:

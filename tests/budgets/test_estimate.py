@@ -146,6 +146,26 @@ def test_an_image_counts_by_table_and_not_by_the_bytes_it_is_sent_as() -> None:
     assert input_bound(sent, size(sent), "gpt-4o", None) == 128 + 8 + 1_445 + size(sent) - len(inline)
 
 
+@pytest.mark.parametrize(
+    ("model", "low", "high"),
+    [
+        ("gpt-4o-mini", 2_833, 48_169),
+        ("gpt-4o", 85, 1_445),
+        ("gpt-4.1", 25_000, 25_000),
+        ("gpt-5", 25_000, 25_000),
+        ("llava", 48_169, 48_169),
+    ],
+)
+def test_an_image_is_bounded_by_its_models_own_rule(model: str, low: int, high: int) -> None:
+    for detail, tokens in (({"detail": "low"}, low), ({"detail": "high"}, high), ({}, high)):
+        assert input_bound(request([image("https://a.org/x.png", **detail)]), 0, model, None) == 128 + 8 + tokens
+
+
+def test_only_an_image_inside_the_request_is_taken_off_its_size() -> None:
+    for url, taken_off in (("data:,abc", 9), ("data:,ä", 0), ("xdata:,abc", 0), ("https://a.org/x.png", 0)):
+        assert input_bound(request([image(url)]), 1_000, "gpt-4o", None) == 1_000 + 128 + 8 + 1_445 - taken_off
+
+
 @pytest.mark.parametrize("kind", ["input_audio", "file", "video_url", "something_new", None, 7])
 def test_what_cannot_be_measured_is_bounded_by_the_context_window_or_not_at_all(kind: Any) -> None:
     body = request([{"type": "text", "text": "listen"}, {"type": kind, "file": {"file_id": "file-1"}}])
@@ -195,6 +215,51 @@ def test_case_24_a_field_whose_cost_no_price_bounds_is_named(fields: dict[str, A
     assert unpriceable(request("hello", **fields), CHEAP) == refused
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        "web_search_options",
+        "search_parameters",
+        "plugins",
+        "enable_search",
+        "prediction",
+        "inference_geo",
+        "speed",
+        "models",
+        "route",
+        "best_of",
+        "n_predict",
+        "num_predict",
+        "options",
+        "max_new_tokens",
+        "max_length",
+        "max_output_tokens",
+        "min_tokens",
+        "min_length",
+        "min_new_tokens",
+        "min_completion_tokens",
+        "extra_body",
+        "provider",
+        "providerOptions",
+    ],
+)
+def test_case_24_what_may_cost_more_than_the_hold_is_refused_unless_it_is_switched_off(field: str) -> None:
+    assert unpriceable(request("hello", **{field: 0}), CHEAP) == field
+    assert unpriceable(request("hello", **{field: False}), CHEAP) is None
+    assert unpriceable(request("hello", **{field: None}), CHEAP) is None
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["model", "messages", "max_tokens", "max_completion_tokens", "n", "stream_options", "service_tier", "modalities"],
+)
+def test_case_27_a_twin_of_a_field_that_is_priced_is_refused(field: str) -> None:
+    body = request("hello", max_tokens=5, max_completion_tokens=5, n=2, stream_options={}, service_tier="batch")
+
+    assert unpriceable(body, CHEAP) is None
+    assert unpriceable({**body, field.upper(): 1}, CHEAP) == field.upper()
+
+
 def test_what_has_a_price_of_its_own_is_let_through() -> None:
     assert unpriceable(request("say it", modalities=["text", "audio"]), TIERED) is None
     assert unpriceable(request("quick", service_tier="priority"), TIERED) is None
@@ -216,6 +281,16 @@ def test_everything_a_tokenizer_sees_is_counted() -> None:
 
     assert all(word in seen for word in ("be brief", "boss", "find", '{\\"q\\":\\"語\\"}', "see", "finds", "assistant"))
     assert "example.org" not in seen
+
+
+def test_a_tokenizer_sees_the_structure_as_its_json_and_no_more() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "refusal", "refusal": "b"}, image("https://a.org/x.png")]
+    messages = [{"role": "user", "content": parts}, {"role": "tool", "content": "ü", "n": {"x": "ü"}}]
+    body = {"model": "m", "stream": True, "messages": messages, "tools": [{"y": [1]}]}
+
+    assert texts(body) == ['[{"y":[1]}]', "user", "tool", "ü", '{"x":"ü"}', "a", "b"]
+    assert input_bound(request(parts[:2]), 0, "m", None) == 128 + 8
+    assert counted_bound({"functions": [{}, {}], **request("x")}, 0, "m") == 6 + 2 * 24 + 3
 
 
 def test_a_count_gets_the_templates_share_and_a_margin() -> None:

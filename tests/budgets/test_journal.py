@@ -1,95 +1,18 @@
-"""The journal: what is written is found again after a SIGKILL, by one adopter only, and a full disk breaks nothing."""
+"""The journal of one worker: what is pending, what is recent, its generations, its end, and a disk that is full."""
 
-import resource
-import signal
-import subprocess
-import sys
+import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from journals import KEEP, Clock, book, disk_full_after, files, left_behind, settle, size
 
 from budgets.errors import JournalUnavailable
-from budgets.journal import MOST_ACKNOWLEDGED, SMALL_BYTES, Journal
+from budgets.journal import MOST_GENERATIONS, PENDING_PER_WRITE, Journal
 from budgets.ledger import Resolution
-
-WORKER = """
-import sys
-from pathlib import Path
-from budgets.journal import Journal
-from budgets.ledger import Resolution
-journal = Journal(Path(sys.argv[1]), "worker-0")
-
-def before_a_lock(event, arguments):
-    if event == "fcntl.flock":
-        print("about to lock", flush=True)
-        sys.stdin.buffer.readline()
-
-for line in sys.stdin.buffer:
-    word, _, rest = line.rstrip(b"\\n").partition(b" ")
-    if word == b"append":
-        journal.append(Resolution.from_json(rest))
-    elif word == b"acknowledge":
-        journal.acknowledge(rest.decode())
-    elif word == b"flush":
-        journal.flush()
-    elif word == b"hesitate":
-        sys.addaudithook(before_a_lock)
-    else:
-        print(len(journal.adopt()), flush=True)
-    print("done", flush=True)
-"""
-
-
-def settle(number: int, **changes: object) -> Resolution:
-    entry = Resolution(
-        kind="settle",
-        attempt_id=f"att_default_{number}",
-        account="default",
-        key_id="key_default_1",
-        holds="account lifetime:0\nkey:key_default_1 lifetime:0 day:1798761600",
-        amount=2_000_000,
-        spent=1_234_567,
-        estimate=0,
-        price_version="2026-10-01",
-        model="small",
-        booked=True,
-        at=1_798_761_600.25,
-    )
-    return replace(entry, **changes)  # type: ignore[arg-type]
-
-
-class Worker:
-    """Another process with a journal of its own in the same folder."""
-
-    def __init__(self, folder: Path) -> None:
-        command = [sys.executable, "-c", WORKER, str(folder)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    def tell(self, word: str, rest: bytes = b"") -> list[bytes]:
-        """Have it do something; what it says until it is done."""
-        self.order(word, rest)
-        return self.await_done()
-
-    def order(self, word: str, rest: bytes = b"") -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(word.encode() + b" " + rest + b"\n")
-        self.process.stdin.flush()
-
-    def says(self) -> bytes:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline()
-
-    def await_done(self) -> list[bytes]:
-        return list(iter(self.says, b"done\n"))
-
-    def kill(self) -> None:
-        with self.process:
-            self.process.send_signal(signal.SIGKILL)
 
 
 @pytest.fixture
@@ -98,41 +21,18 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def worker(folder: Path) -> Iterator[Worker]:
-    worker = Worker(folder)
-    yield worker
-    worker.kill()
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
-def journal(folder: Path) -> Iterator[Journal]:
-    journal = Journal(folder, "worker-1")
+def journal(folder: Path, clock: Clock) -> Iterator[Journal]:
+    journal = Journal(folder, "worker-1", clock=clock)
     yield journal
     journal.close()
 
 
-@contextmanager
-def disk_full_after(size: int) -> Iterator[None]:
-    """No file may grow beyond `size` bytes: a write is cut short there, and the next one fails."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def files(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir())
-
-
-def left_behind(folder: Path) -> list[Resolution]:
-    """What a new worker finds in the journals of dead ones."""
-    journal = Journal(folder, "finder")
-    try:
-        return journal.adopt()
-    finally:
-        journal.close()
+# what is pending
 
 
 def test_an_entry_is_pending_until_it_is_acknowledged(journal: Journal) -> None:
@@ -148,89 +48,7 @@ def test_an_acknowledgement_of_the_unknown_is_ignored(journal: Journal, folder: 
     journal.acknowledge("att_default_1")
 
     assert journal.depth == 0
-    assert [path.stat().st_size for path in files(folder)] == [0]
-
-
-def test_a_killed_worker_leaves_what_was_not_acknowledged(folder: Path, worker: Worker) -> None:
-    for number in range(3):
-        worker.tell("append", settle(number).to_json())
-    worker.tell("acknowledge", b"att_default_1")
-    worker.tell("append", settle(3).to_json())
-    worker.kill()
-
-    assert left_behind(folder) == [settle(0), settle(2), settle(3)]
-
-
-def test_what_was_acknowledged_last_is_found_again_unless_it_was_flushed(folder: Path, worker: Worker) -> None:
-    worker.tell("append", settle(1).to_json())
-    worker.tell("append", settle(2).to_json())
-    worker.tell("acknowledge", b"att_default_1")
-    worker.tell("flush")
-    worker.tell("acknowledge", b"att_default_2")
-    worker.kill()
-
-    assert left_behind(folder) == [settle(2)]
-
-
-def test_what_redis_never_held_is_forgotten_by_the_disk_at_once(folder: Path, worker: Worker) -> None:
-    """Else it could be booked twice: Redis cannot tell how old such an attempt is."""
-    worker.tell("append", settle(1, booked=False).to_json())
-    worker.tell("acknowledge", b"att_default_1")
-    worker.kill()
-
-    assert left_behind(folder) == []
-
-
-def test_only_so_many_acknowledgements_wait(folder: Path, worker: Worker) -> None:
-    for number in range(MOST_ACKNOWLEDGED):
-        worker.tell("append", settle(number).to_json())
-    for number in range(MOST_ACKNOWLEDGED):
-        worker.tell("acknowledge", b"att_default_%d" % number)
-    worker.kill()
-
-    assert left_behind(folder) == []
-
-
-def test_a_living_worker_is_not_robbed(folder: Path, worker: Worker, journal: Journal) -> None:
-    worker.tell("append", settle(1).to_json())
-
-    assert journal.adopt() == []
-    assert journal.depth == 0
-
-
-def test_what_is_adopted_outlives_its_adopter(folder: Path) -> None:
-    first, second = Worker(folder), Worker(folder)
-    first.tell("append", settle(1).to_json())
-    first.kill()
-    second.tell("adopt")
-    second.kill()
-
-    assert left_behind(folder) == [settle(1)]
-
-
-def test_an_adopted_file_is_removed_once_its_entries_are_safe(folder: Path, worker: Worker, journal: Journal) -> None:
-    worker.tell("append", settle(1).to_json())
-    worker.kill()
-    assert len(files(folder)) == 2
-
-    assert journal.adopt() == [settle(1)]
-    assert journal.pending() == [settle(1)]
-    assert len(files(folder)) == 1
-
-
-def test_of_many_adopters_one_gets_the_file(folder: Path, worker: Worker) -> None:
-    worker.tell("append", settle(1).to_json())
-    adopters = [Worker(folder) for _ in range(3)]
-    for adopter in adopters:
-        adopter.tell("acknowledge")  # all of them are up
-    worker.kill()
-    for adopter in adopters:
-        adopter.order("adopt")
-    adopted = [int(adopter.await_done()[0]) for adopter in adopters]
-    for adopter in adopters:
-        adopter.kill()
-
-    assert sorted(adopted) == [0, 0, 1]
+    assert size(folder) == 0
 
 
 def test_journals_of_one_name_have_files_of_their_own(folder: Path) -> None:
@@ -244,90 +62,197 @@ def test_journals_of_one_name_have_files_of_their_own(folder: Path) -> None:
     second.close()
 
 
-def test_closing_leaves_nothing_where_nothing_is_pending(folder: Path) -> None:
-    journal = Journal(folder, "worker-0")
+def test_a_journal_is_for_its_owner_alone(journal: Journal, folder: Path) -> None:
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+# what is recent
+
+
+def test_what_is_acknowledged_is_recent_for_a_while(journal: Journal, clock: Clock) -> None:
     journal.append(settle(1))
+    clock.now += 10 * KEEP
+    book(journal, 2)
     journal.acknowledge("att_default_1")
+    journal.flush()
+
+    clock.now += KEEP
+    assert journal.recent() == [settle(1), settle(2)]
+    clock.now += 1
+    assert journal.recent() == []
+
+
+def test_what_is_pending_is_recent_for_ever(journal: Journal, clock: Clock) -> None:
+    journal.append(settle(1))
+    for _ in range(5):
+        clock.now += KEEP + 1
+        book(journal, 2)
+        journal.flush()
+
+    assert settle(1) in journal.recent()
+
+
+def test_of_each_attempt_the_last_entry_is_recent(journal: Journal) -> None:
+    book(journal, 2)
+    book(journal, 1, kind="void")
+    book(journal, 1)
+
+    assert journal.recent() == [settle(1), settle(2)]
+
+
+def test_a_line_that_is_being_written_is_passed_over(
+    journal: Journal, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    book(journal, 1)
+    with files(folder)[0].open("ab") as file:
+        file.write(settle(1).to_json()[:50])
+
+    assert journal.recent() == [settle(1)]
+    assert caplog.text == ""
+
+
+async def test_what_is_recent_can_be_read_while_the_journal_is_written(journal: Journal, clock: Clock) -> None:
+    clock.now += KEEP / 2
+    still_recent = clock.now + KEEP
+    book(journal, *range(2_000))
+    reading = asyncio.create_task(asyncio.to_thread(journal.recent))
+    booked = 2_000
+    while not reading.done():
+        book(journal, booked)
+        booked += 1
+        clock.now = min(clock.now + 1, still_recent)  # another generation begins meanwhile
+        journal.flush()
+        await asyncio.sleep(0)
+
+    found = await reading
+    assert found == [settle(number) for number in range(len(found))]
+    assert 2_000 <= len(found) <= booked
+
+
+def test_what_was_recent_when_redis_went_away_is_so_when_it_is_back(journal: Journal, clock: Clock) -> None:
+    book(journal, 1)
+    journal.flush(away=True)
+    for _ in range(5):
+        clock.now += KEEP
+        journal.append(settle(2))
+        journal.flush(away=True)
+    journal.flush()
+
+    clock.now += KEEP
+    assert journal.recent() == [settle(1), settle(2)]
+    clock.now += 1
+    assert journal.recent() == [settle(2)]
+
+
+def test_files_that_cannot_be_read_are_told(journal: Journal, folder: Path) -> None:
+    file = files(folder)[0]
+    file.unlink()
+    file.mkdir()
+
+    with pytest.raises(JournalUnavailable, match="cannot be read"):
+        journal.recent()
+
+
+# generations
+
+
+def test_there_are_two_files_at_most_and_what_is_old_is_in_none(journal: Journal, folder: Path, clock: Clock) -> None:
+    book(journal, *range(1000))
+    for number in range(1000, 1010):
+        clock.now += KEEP + 1
+        book(journal, number)
+        journal.flush()
+        assert len(files(folder)) == 2
+
+    assert size(folder) < 2_000
+
+
+def test_a_generation_stays_until_all_of_it_is_old(journal: Journal, folder: Path, clock: Clock) -> None:
+    book(journal, 1)
+    clock.now += KEEP + 1
+    book(journal, 2)
+    journal.flush()
+    clock.now += KEEP
+    book(journal, 3)
+    journal.flush()
+    assert journal.recent() == [settle(2), settle(3)]
+
+    clock.now += 1
+    journal.flush()
+    assert [path.name[-9:] for path in files(folder)] == ["2.journal", "3.journal"]
+    assert journal.recent() == [settle(3)]
+
+
+def test_a_new_generation_has_what_is_pending_and_no_more(journal: Journal, folder: Path, clock: Clock) -> None:
+    book(journal, *range(100))
+    journal.append(settle(100))
+    clock.now += KEEP + 1
+    journal.flush()
+
+    assert files(folder)[1].read_bytes().splitlines()[1:] == [settle(100).to_json()]
+
+
+def test_a_generation_lasts_and_one_without_anything_new_does_not_end(
+    journal: Journal, folder: Path, clock: Clock
+) -> None:
+    journal.append(settle(1))
+    clock.now += KEEP
+    journal.flush()
+    assert len(files(folder)) == 1
+
+    for _ in range(5):
+        clock.now += KEEP + 1
+        journal.flush()
+    assert [path.name[-9:] for path in files(folder)] == ["2.journal"]
+
+
+def test_a_clock_that_was_put_back_ends_generations_again(journal: Journal, folder: Path, clock: Clock) -> None:
+    clock.now -= 1_000_000
+    journal.flush()
+    book(journal, 1)
+    clock.now += KEEP + 1
+    journal.flush()
+
+    assert len(files(folder)) == 2
+
+
+# the end
+
+
+def test_closing_leaves_nothing_where_nothing_is_pending_or_recent(folder: Path, clock: Clock) -> None:
+    journal = Journal(folder, "worker-0", clock=clock)
+    book(journal, 1)
+    clock.now += KEEP + 1
+    journal.flush()
+    assert len(files(folder)) == 2
     journal.close()
 
     assert files(folder) == []
 
 
-def test_closing_leaves_what_is_pending_to_the_next(folder: Path) -> None:
-    journal = Journal(folder, "worker-0")
+def test_closing_leaves_what_is_pending_to_the_next(folder: Path, clock: Clock) -> None:
+    journal = Journal(folder, "worker-0", clock=clock)
     journal.append(settle(1))
+    clock.now += 10 * KEEP
     journal.close()
 
     assert left_behind(folder) == [settle(1)]
 
 
-def test_a_journal_is_for_its_owner_alone(journal: Journal, folder: Path) -> None:
-    assert folder.stat().st_mode & 0o777 == 0o700
+def test_closing_leaves_what_is_recent_to_the_next(folder: Path, journal: Journal, clock: Clock) -> None:
+    closed = Journal(folder, "worker-0", clock=clock)
+    book(closed, 1)
+    closed.close()
+    heir = Journal(folder, "worker-0", clock=clock)
+    assert heir.adopt() == []
+    heir.close()
 
-
-@pytest.mark.parametrize("cut", range(1, len(settle(2).to_json()) + 1, 7))
-def test_a_last_line_cut_short_does_not_hide_the_others(folder: Path, cut: int) -> None:
-    folder.mkdir()
-    content = settle(1).to_json() + b"\n" + settle(2).to_json()[:cut]
-    (folder / "worker-0.dead.journal").write_bytes(content)
-
-    assert left_behind(folder)[0] == settle(1)
-
-
-def test_a_last_acknowledgement_cut_short_forgets_nothing(folder: Path) -> None:
-    folder.mkdir()
-    (folder / "worker-0.dead.journal").write_bytes(settle(12).to_json() + b"\n-att_default_1")
-
-    assert left_behind(folder) == [settle(12)]
-
-
-def test_a_file_of_nonsense_is_passed_over(folder: Path) -> None:
-    folder.mkdir()
-    (folder / "worker-0.dead.journal").write_bytes(b"\x00\x00\n-\xff\n[1]\n{}\n" + settle(1).to_json() + b"\n")
-
-    assert left_behind(folder) == [settle(1)]
-
-
-def test_a_file_does_not_grow_with_what_is_done(journal: Journal, folder: Path) -> None:
-    journal.append(settle(0))
-    largest = 0
-    for number in range(1, 8_000):
-        journal.append(settle(number))
-        journal.acknowledge(f"att_default_{number}")
-        largest = max(largest, files(folder)[0].stat().st_size)
-
-    assert 0.9 * SMALL_BYTES < largest < 1.1 * SMALL_BYTES
-    assert len(files(folder)) == 1
-    assert journal.pending() == [settle(0)]
-
-
-def test_a_rewritten_file_has_what_is_pending_and_stays_locked(folder: Path, worker: Worker, journal: Journal) -> None:
-    worker.tell("append", settle(0, model="m" * SMALL_BYTES).to_json())
-    worker.tell("append", settle(1).to_json())  # rewrites the file, which had become large
-    worker.tell("acknowledge", b"att_default_0")
-    worker.tell("acknowledge", b"att_default_1")
-    worker.tell("flush")
-    worker.tell("append", settle(2).to_json())
-    assert sum(path.stat().st_size for path in files(folder)) < 1000
     assert journal.adopt() == []
-    worker.kill()
+    assert journal.recent() == [settle(1)]
+    assert journal.adoptions == 1
 
-    assert journal.adopt() == [settle(2)]
 
-
-def test_a_file_that_is_replaced_while_another_opens_it_is_not_lost(
-    folder: Path, worker: Worker, journal: Journal
-) -> None:
-    journal.append(settle(0, model="m" * SMALL_BYTES))
-    worker.tell("hesitate")
-    worker.order("adopt")
-    assert worker.says() == b"about to lock\n"
-    journal.append(settle(1))  # replaces the file, which had become large
-    worker.order("go on")
-
-    assert worker.await_done() == [b"0\n"]
-    journal.close()
-    assert len(left_behind(folder)) == 2
+# a disk that refuses
 
 
 def test_a_full_disk_is_told_and_the_entry_is_still_pending(journal: Journal) -> None:
@@ -336,6 +261,7 @@ def test_a_full_disk_is_told_and_the_entry_is_still_pending(journal: Journal) ->
         journal.append(settle(2))
 
     assert journal.pending() == [settle(1), settle(2)]
+    assert journal.recent() == [settle(1), settle(2)]
 
 
 def test_what_a_full_disk_did_not_take_is_written_later(folder: Path) -> None:
@@ -352,7 +278,7 @@ def test_what_a_full_disk_did_not_take_is_written_later(folder: Path) -> None:
 
 def test_a_full_disk_does_not_stop_acknowledgements(folder: Path) -> None:
     journal = Journal(folder, "worker-0")
-    journal.append(settle(1))
+    journal.append(settle(1, booked=False))
     journal.append(settle(2))
     with disk_full_after(1):
         journal.acknowledge("att_default_1")
@@ -363,16 +289,60 @@ def test_a_full_disk_does_not_stop_acknowledgements(folder: Path) -> None:
     assert left_behind(folder) == [settle(2), settle(3)]
 
 
-def test_an_orphan_that_does_not_fit_on_the_disk_is_left_for_later(folder: Path, worker: Worker) -> None:
-    worker.tell("append", settle(1).to_json())
-    worker.kill()
-    journal = Journal(folder, "worker-1")
+def test_what_was_recent_before_the_disk_was_full_is_so_afterwards(journal: Journal, folder: Path) -> None:
+    book(journal, 1)
     with disk_full_after(1), pytest.raises(JournalUnavailable):
-        journal.adopt()
+        book(journal, 2)
+    book(journal, 3)
+    journal.flush()
+    book(journal, 4)
 
-    assert journal.adopt() == [settle(1)]
-    assert journal.pending() == [settle(1)]
-    journal.close()
+    assert journal.recent() == [settle(1), settle(2), settle(3), settle(4)]
+    assert len(files(folder)) == 2
+
+
+def test_a_disk_that_fails_again_and_again_does_not_fill_with_our_files(journal: Journal, folder: Path) -> None:
+    journal.append(settle(0))
+    for number in range(1, 3 * MOST_GENERATIONS):
+        with disk_full_after(1), pytest.raises(JournalUnavailable):
+            journal.append(settle(number))
+        journal.flush()
+        journal.acknowledge(f"att_default_{number}")
+
+    assert len(files(folder)) == MOST_GENERATIONS
+    assert journal.pending() == [settle(0)]
+
+
+def test_on_a_full_disk_what_is_pending_is_not_tried_at_every_write(journal: Journal) -> None:
+    tried = 0
+
+    class Counted(Resolution):
+        def to_json(self) -> bytes:
+            nonlocal tried
+            tried += 1
+            return b"{}"
+
+    with disk_full_after(1):
+        for number in range(2_000):
+            with pytest.raises(JournalUnavailable):
+                journal.append(Counted(**asdict(settle(number))))
+
+    assert tried < 2_000 * (PENDING_PER_WRITE + 5)
+
+
+def test_a_generation_that_cannot_begin_begins_later(journal: Journal, folder: Path, clock: Clock) -> None:
+    book(journal, 1)
+    journal.append(settle(2))
+    journal.flush()
+    clock.now += KEEP + 1
+    with disk_full_after(1):
+        journal.flush()
+    assert [path.name[-9:] for path in files(folder)] == ["1.journal"]
+    book(journal, 3)
+    journal.flush()
+
+    assert [path.name[-9:] for path in files(folder)] == ["1.journal", "2.journal"]
+    assert journal.recent() == [settle(2), settle(3)]
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
@@ -384,7 +354,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 @given(steps=st.lists(st.tuples(st.sampled_from(["append", "acknowledge", "full"]), st.integers(0, 5)), max_size=30))
 @settings(max_examples=60, deadline=None)
-def test_the_file_always_tells_what_is_pending(
+def test_the_files_always_tell_what_is_pending(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]
 ) -> None:
     folder = tmp_path_factory.mktemp("journal")

@@ -213,16 +213,20 @@ def test_accepting_takes_no_more_than_it_was_told_and_the_oldest_first(scripts: 
         scripts.client.zadd(SUSPENSE, {f"x{number}": number + 1})
 
     assert scripts.accept(0, most=2) == 2
-    assert [row[0] for row in scripts.suspended()] == ["x2", "x3", "x4"]
+    assert scripts.client.zrange(SUSPENSE, 0, -1) == ["x2", "x3", "x4"]
 
 
-def test_what_is_in_suspense_is_listed_oldest_first_and_page_by_page(scripts: Scripts) -> None:
+def test_what_is_in_suspense_of_some_attempts_is_told(scripts: Scripts) -> None:
     for number in range(3):
         scripts.suspend(f"x{number}", 10 + number, number, HOLDS)
         scripts.client.zadd(SUSPENSE, {f"x{number}": 100 - number})
+    scripts.settle("x0", 1)
+    scripts.reserve("open", 5, "account")
 
-    assert scripts.suspended(0, 1) == [["x2", 98, 12, 2, "k", "prices", "model"]]
-    assert [row[0] for row in scripts.suspended(1, 5)] == ["x1", "x0"]
+    assert scripts.suspended("x2", "x0", "open", "stranger", "x1") == [
+        ["x2", 98, 12, 2, "k", "prices", "model"],
+        ["x1", 99, 11, 1, "k", "prices", "model"],
+    ]
 
 
 # What the provider says

@@ -78,6 +78,15 @@ def test_case_07_what_does_not_come_back_in_time_waits_for_an_operator(
     assert (marks.known("a"), marks.lost) == (("2:9", 0), {})
 
 
+def test_while_something_is_lost_only_what_was_lost_counts(marks: Marks, clock: Clock) -> None:
+    marks.heard("a", "1:5", 7)
+    assert marks.counts("a", clock.now)
+    marks.heard("a", "1:5", 3)
+
+    assert [marks.counts("a", at) for at in (clock.now - 1, clock.now)] == [True, False]
+    assert marks.counts("another", clock.now)
+
+
 def test_what_was_seen_is_known_after_a_restart_and_to_other_workers(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "marks.json"
     one, other = Marks(path, clock), Marks(path, clock)

@@ -125,9 +125,9 @@ class SlowRedis:
     connected = True
 
     def __init__(self) -> None:
-        self.answers: list[asyncio.Future[bytes]] = []
+        self.answers: list[asyncio.Future[list[object]]] = []
 
-    def script(self, *_: object) -> "asyncio.Future[bytes]":
+    def script(self, *_: object) -> "asyncio.Future[list[object]]":
         self.answers.append(asyncio.get_running_loop().create_future())
         return self.answers[-1]
 
@@ -140,13 +140,13 @@ async def test_the_answer_to_a_void_does_not_acknowledge_the_settle_that_took_it
         journal,
         tombstone=3600,
         counters=LedgerCounters(),
-        answered=lambda _, outcome: told.append(outcome),
+        answered=lambda _, outcome, __: told.append(outcome),
     )
     settled = settle("att_default_1", "key_default_1", 250)
     outbox.put(replace(settled, kind="void"))
     outbox.put(settled)
 
-    redis.answers[0].set_result(b"voided")
+    redis.answers[0].set_result([b"voided", None])
     redis.answers[1].set_exception(LedgerUnavailable("Redis died between the two"))
     await asyncio.sleep(0)
 
@@ -163,3 +163,67 @@ def full_disk() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+async def test_case_05_what_was_acknowledged_lately_is_sent_again_and_counts_once(
+    redis_url: str, tmp_path: Path
+) -> None:
+    async with open_bank(redis_url, tmp_path, running=False) as bank:
+        key = await bank.key()
+        outcomes: list[bytes] = []
+        outbox = Outbox(
+            bank.connection,
+            bank.journal,
+            tombstone=3600,
+            counters=LedgerCounters(),
+            answered=lambda _, outcome, __: outcomes.append(outcome),
+        )
+        sending = asyncio.create_task(outbox.run())
+        outbox.put(settle("att_default_kept", key.id, 250))
+        outbox.put(settle("att_default_lost", key.id, 30))
+        await outbox.drained()
+        await bank.redis.delete("pm:{default}:attempt:att_default_lost")
+        await bank.redis.hset(redis_layout.scope("default", f"key:{key.id}"), "lifetime:0", "250 0 0")
+
+        await outbox.replay()
+        await outbox.drained()
+
+        assert sorted(outcomes) == [b"again", b"orphan", b"orphan", b"orphan"]
+        assert await bank.used(key) == (280, 0, 0)
+        sending.cancel()
+
+
+async def test_what_a_dead_worker_was_acknowledged_lately_is_sent_again_by_its_heir(
+    redis_url: str, tmp_path: Path
+) -> None:
+    async with open_bank(redis_url, tmp_path, running=False) as bank:
+        key = await bank.key()
+        dead = Journal(tmp_path, "dead")
+        for attempt_id in ("att_default_acknowledged", "att_default_open"):
+            dead.append(settle(attempt_id, key.id, 250))
+        dead.acknowledge("att_default_acknowledged")
+        dead.close()
+
+    async with open_bank(redis_url, tmp_path) as bank:
+
+        async def booked() -> bool:
+            return await bank.used(key) == (500, 0, 0)
+
+        await until(booked)
+
+
+async def test_what_redis_never_held_is_not_booked_again_once_it_was_forgotten(redis_url: str, tmp_path: Path) -> None:
+    async with open_bank(redis_url, tmp_path) as bank:
+        key = await bank.key()
+        old = replace(settle("att_default_1", key.id, 250), booked=False, at=time.time() - 7200)
+        bank.ledger._outbox.put(old)
+        await bank.ledger.drained()
+        await bank.redis.delete("pm:{default}:attempt:att_default_1")  # its tombstone's time is over
+
+        bank.connection.when_changed()
+
+        async def expired() -> bool:
+            return bank.ledger.counters.expired == 1
+
+        await until(expired)
+        assert await bank.used(key) == (250, 0, 0)

@@ -112,6 +112,7 @@ def test_case_21_the_cost_is_the_exact_sum_rounded_up_once(prices: dict[str, Any
         (Usage(10, 10, service_tier="flex"), FULL, 1_000_000 + 10_000 + 50_000),
         (Usage(10, 10, service_tier="fast"), FULL, 1_000_000 + 40_000 + 200_000),
         (Usage(10**6, 10**6), FREE, 0),
+        (Usage(0, 0), FREE, 0),
     ],
 )
 def test_case_20_each_class_step_and_tier_has_its_rate(usage: Usage, price: Price, nano: int) -> None:
@@ -127,6 +128,28 @@ def test_a_fraction_of_a_nano_dollar_is_charged_as_a_whole_one_once_an_attempt()
 def test_a_tier_that_the_price_does_not_know_costs_what_the_dearest_does() -> None:
     assert cost(Usage(10, 10, service_tier="turbo"), FULL) == cost(Usage(10, 10, service_tier="priority"), FULL)
     assert cost(Usage(10, 10, service_tier="on_demand"), PLAIN) == cost(Usage(10, 10), PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("name", "usd"),
+    [
+        (None, 2),
+        ("default", 2),
+        ("standard", 2),
+        ("auto", 2),
+        ("priority", 4),
+        ("fast", 4),
+        ("batch", 1),
+        ("batches", 1),
+        ("gold", 9),
+        ("turbo", 9),
+    ],
+)
+def test_every_name_of_a_tier_leads_to_its_rates(name: str | None, usd: int) -> None:
+    tiers = {tier: {"input": rate, "output": rate} for tier, rate in (("priority", 4), ("batch", 1), ("gold", 9))}
+    price = Price.from_usd_per_million({"input": 2, "output": 2, "tiers": tiers})
+
+    assert cost(Usage(1_000_000, 0, service_tier=name), price) == usd * 10**9
 
 
 def test_sound_that_was_read_from_the_cache_is_charged_as_sound_and_no_token_twice() -> None:
@@ -150,6 +173,28 @@ def test_a_step_or_tier_that_leaves_a_class_out_takes_no_discount_for_granted() 
     assert (flex_long.above, flex_long.rates.input, flex_long.rates.output) == (200_000, 4_000_000, 15_000_000)
 
 
+def test_what_a_tier_does_not_say_costs_the_dearest_of_what_may_be_meant() -> None:
+    longer = {"1000": {"input": "7", "output": "9", "cache_read": "0.5"}}
+    flex = {"input": "1", "above": {"1000": {"input": "2"}}}
+    price = Price.from_usd_per_million({"input": 2, "output": 3, "above": longer, "tiers": {"flex": flex}})
+    short, long = price.tiers["flex"]
+
+    assert (short.rates.input, short.rates.output) == (1_000_000, 3_000_000)
+    assert (long.rates.input, long.rates.output, long.rates.cache_read) == (2_000_000, 9_000_000, 2_000_000)
+
+
+def test_a_longer_request_may_be_free_of_what_a_shorter_one_is_free_of() -> None:
+    price = Price.from_usd_per_million({"input": 0, "output": 1, "above": {"10": {"output": 2}}})
+
+    assert cost(Usage(1_000, 0), price) == 0
+
+
+def test_the_dearest_price_there_may_be_is_one() -> None:
+    dearest = {"input": "1000000", "output": "1000000", "request": "1000"}
+
+    assert cost(Usage(1, 1), Price.from_usd_per_million(dearest)) == 1_002 * 10**9
+
+
 @pytest.mark.parametrize("written", ["0.10", "0.1", 0.10, Decimal("0.1"), "1e-1"])
 def test_a_tenth_is_exactly_a_tenth_however_it_is_written(written: Any) -> None:
     assert Price.from_usd_per_million({"input": written, "output": 4}).standard[0].rates.input == 100_000
@@ -170,9 +215,12 @@ def test_a_tenth_is_exactly_a_tenth_however_it_is_written(written: Any) -> None:
         ({"input": True, "output": "2"}, "is not a price"),
         ({"input": None, "output": "2"}, "is not a price"),
         ({"input": "1000001", "output": "2"}, "from 0 to 1000000 USD"),
-        ({"input": 0, "output": 0, "request": "1001"}, "from 0 to 1000 USD"),
+        (
+            {"input": 0, "output": 0, "request": "1001"},
+            "^request: '1001' is not a price; it must be from 0 to 1000 USD",
+        ),
         ({"input": "0.0000001", "output": "2"}, "finer than 0.000001 USD"),
-        ({"input": 0, "output": 0}, "write {free: true}"),
+        ({"input": 0, "output": 0}, "^a price of zero must say that it is meant: write {free: true}$"),
         ({"input": 0, "output": 0, "free": False}, "write {free: true}"),
         ({"free": True, "input": 1}, "no part of a price"),
         ({"input": 1, "output": 1, "tiers": {"flex": 3}}, "tiers: rates are given by name"),

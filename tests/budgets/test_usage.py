@@ -53,6 +53,21 @@ def test_a_service_tier_that_is_no_text_is_refused() -> None:
         replace(GOOD, service_tier=3).within(100, 50)  # type: ignore[arg-type]
 
 
+def test_a_refusal_names_the_count_that_is_wrong_and_what_was_sent() -> None:
+    for usage, field, value in (
+        (Usage(0, -1), "output_tokens", -1),
+        (Usage(101, 0), "input_tokens", 101),
+        (Usage(0, 0, service_tier=3), "service_tier", 3),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(AbsurdUsage) as caught:
+            usage.within(100, 50)
+        assert (caught.value.field, caught.value.value) == (field, value)
+
+
+def test_what_a_provider_does_not_tell_is_nothing() -> None:
+    assert Usage(1, 2) == Usage(1, 2, 0, 0, 0, 0, 0, 0, None)
+
+
 JUNK = st.one_of(st.integers(), st.booleans(), st.floats(), st.text(max_size=3), st.none())
 
 

@@ -63,6 +63,10 @@ def test_the_scripts_are_told_the_previous_this_and_the_next_period_of_each_wind
     assert boundaries(now).split() == [*bounds, "month", *map(str, months), "day", *map(str, days)]
 
 
+def test_the_scripts_are_told_how_far_the_clocks_may_be_apart() -> None:
+    assert boundaries(1_000_000_000.9).split()[:2] == ["999999700", "1000000300"]
+
+
 def test_a_window_without_periods_has_no_start() -> None:
     with pytest.raises(ValueError, match="'lifetime' is no window with periods"):
         start_of("lifetime", 0)

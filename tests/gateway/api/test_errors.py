@@ -76,8 +76,10 @@ SAMPLES: tuple[Exception, ...] = (
     errors.UnboundedCost("the cost of `x` is unknown"),
     errors.UpstreamFailed("acme", "connect", "refused"),
     money.BudgetExceeded("key:key_a_1", "day", 5 * 10**9, 10**6, 2 * 10**6, 1_800_000_000.0),
+    money.InstalmentRefused("key:key_a_1", "day", 5 * 10**9, 10**6, 2 * 10**6, 1_800_000_000.0),
     money.UnpricedModel("mystery"),
     money.LedgerUnavailable("secret host away"),
+    money.LedgerBehind("secret host lost data", account="secret"),
     money.StaleKey(CANARY, 2),
     money.AttemptClosed("settled"),
     money.ScriptFailed("ERR", "at @user_script: line 5"),
@@ -163,6 +165,20 @@ def test_a_refusal_by_budget_tells_all_that_a_person_needs() -> None:
     assert "this key" in refusal.message
     assert "3 USD kept for attempts whose cost was never learnt" in refusal.message
     assert "It resets at 2027-01-15 08:00:00 UTC." in refusal.message
+
+
+def test_a_stream_that_is_cut_by_a_budget_tells_as_much() -> None:
+    refusal = refusal_of(money.InstalmentRefused("key:key_a_1", "day", 5 * 10**9, 10**6, 2 * 10**6, 1_800_000_000.0))
+
+    assert (refusal.code, refusal.metadata["reason"], refusal.metadata["remaining_usd"]) == (
+        "insufficient_quota",
+        "budget_exceeded",
+        "0.001",
+    )
+    assert refusal.message.startswith(
+        "The answer was cut, because the budget of this key does not cover more of it: 5 USD per day, 0.001 USD left, "
+        "up to 0.002 USD needed. It resets at 2027-01-15 08:00:00 UTC."
+    )
 
 
 def test_a_limit_that_never_resets_says_so() -> None:

@@ -1,28 +1,79 @@
 from pathlib import Path
 
+import httpx
 import pytest
+import redis
 from running import Running, ledger_server, running
 
+from budgets import redis_layout
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SERVED = {"with_budget": "served", "without_budget": "served"}
+REFUSED = {"with_budget": "refused", "without_budget": "served"}
 
 
 async def test_a_gateway_that_serves_is_alive_and_ready(gateway: Running) -> None:
     alive, ready = await gateway.http.get("/healthz"), await gateway.http.get("/readyz")
 
     assert (alive.status_code, alive.json()) == (200, {"status": "ok"})
-    assert (ready.status_code, ready.json()) == (200, {"status": "ok", "ledger": "ok"})
+    assert (ready.status_code, ready.json()) == (200, {"status": "ok", "ledger": "ok", "callers": SERVED})
 
 
-async def test_without_the_ledger_a_gateway_is_alive_but_not_ready(tmp_path: Path) -> None:
+async def test_without_the_ledger_a_gateway_is_alive_and_ready_for_callers_without_a_budget(tmp_path: Path) -> None:
     with ledger_server() as ledger:
         async with running(ledger.url, tmp_path) as gateway:
             ledger.kill()
 
             alive, ready = await gateway.http.get("/healthz"), await gateway.http.get("/readyz")
+            with_budget = await gateway.http.get("/readyz?callers=with_budget")
+            without = await gateway.http.get("/readyz?callers=without_budget")
             assert await gateway.metric("paymaster_ledger_up") == 0
 
-    assert (alive.status_code, ready.status_code) == (200, 503)
-    assert ready.json()["status"] == "unavailable"
+    assert (alive.status_code, ready.status_code, with_budget.status_code) == (200, 503, 503)
+    assert (ready.json()["status"], ready.json()["callers"]) == ("unavailable", REFUSED)
+    assert "callers with a budget are refused" in ready.json()["reason"]
+    assert (without.status_code, without.json()["callers"]) == (200, {"without_budget": "served"})
+
+
+async def test_a_ledger_that_says_nothing_keeps_nobody_waiting_for_the_answer(tmp_path: Path) -> None:
+    with ledger_server() as ledger:
+        async with running(ledger.url, tmp_path, redis={"deadline": 0.05}) as gateway:
+            gateway.http.timeout = httpx.Timeout(5)  # Redis hangs for longer
+            ledger.pause()
+            try:
+                ready = await gateway.http.get("/readyz")
+                without = await gateway.http.get("/readyz?callers=without_budget")
+            finally:
+                ledger.resume()
+
+    assert (ready.status_code, ready.json()["status"]) == (503, "unavailable")
+    assert without.status_code == 200
+
+
+async def test_readiness_is_asked_for_callers_that_there_are(gateway: Running) -> None:
+    answer = await gateway.http.get("/readyz?callers=rich")
+
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "callers")
+
+
+async def test_case_7_accounts_of_which_redis_has_lost_data_are_named(tmp_path: Path) -> None:
+    with ledger_server() as ledger:
+        async with running(ledger.url, tmp_path, ledger={"failover_window": 0.01}) as gateway:
+            key = await gateway.create_key("1/lifetime")
+            assert (await gateway.chat(key)).status_code == 200
+            await gateway.drained()
+            redis.Redis.from_url(ledger.url).delete(redis_layout.mark("default"))
+            assert (await gateway.chat(key)).status_code == 503
+
+            ready = await gateway.http.get("/readyz")
+            without = await gateway.http.get("/readyz?callers=without_budget")
+
+    told = ready.json()
+    assert (ready.status_code, told["status"], told["ledger"]) == (503, "degraded", "behind")
+    assert (list(told["accounts"]), told["callers"]) == (["default"], REFUSED)
+    assert "`paymaster budgets confirm`" in told["reason"]
+    assert without.status_code == 200
 
 
 async def test_what_was_counted_is_shown_to_prometheus(gateway: Running) -> None:

@@ -44,6 +44,8 @@ def test_a_mistyped_command_is_told_with_the_nearest_one(paymaster: Command) -> 
     [
         ("gateway.cli.app", "httpx pydantic fastapi rich.table yaml uvicorn redis"),
         ("gateway.cli.keys", "pydantic fastapi uvicorn redis"),
+        ("gateway.cli.budgets", "pydantic fastapi uvicorn redis"),
+        ("gateway.cli.reconcile", "pydantic fastapi uvicorn redis"),
         ("gateway.cli.serve", "httpx fastapi rich.table tiktoken litellm"),
     ],
 )

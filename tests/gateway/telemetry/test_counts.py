@@ -45,6 +45,46 @@ def test_a_successor_goes_on_where_its_predecessor_stopped(tmp_path: Path) -> No
     assert dict(read_folder(tmp_path))[("requests", "chat")].tolist() == [7]
 
 
+def test_two_processes_of_one_name_at_once_do_not_share_a_file(tmp_path: Path) -> None:
+    predecessor, successor = (Counts(tmp_path / "worker-0") for _ in range(2))
+    predecessor.cells(("requests", "chat"), 1)[0] += 3
+    successor.cells(("requests", "models"), 1)[0] += 4
+    predecessor.cells(("requests", "models"), 1)[0] += 5
+
+    assert sorted((name[1], run[0]) for name, run in read_folder(tmp_path)) == [
+        ("chat", 3),
+        ("models", 4),
+        ("models", 5),
+    ]
+
+
+def test_the_third_takes_the_place_that_the_first_has_left(tmp_path: Path) -> None:
+    first, second = (Counts(tmp_path / "worker-0") for _ in range(2))
+    first.close()
+    third = Counts(tmp_path / "worker-0")
+    third.cells(("requests",), 1)[0] += 1
+    second.cells(("requests",), 1)[0] += 1
+
+    assert {path.name for path in tmp_path.glob("*.names")} == {"worker-0.names", "worker-0~1.names"}
+
+
+def test_how_a_dead_process_stood_is_left_out_and_what_it_counted_is_not(tmp_path: Path) -> None:
+    dead, living = (Counts(tmp_path / f"worker-{index}") for index in range(2))
+    for counts in (dead, living):
+        counts.cells(("requests",), 1)[0] = 1
+        counts.cells(("open",), 1)[0] = 1
+    dead.close()
+
+    assert [name for name, _ in read_folder(tmp_path, {"open"})] == [("requests",), ("requests",), ("open",)]
+
+
+def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    counts = Counts(tmp_path / "nowhere" / "worker-0")
+    counts.cells(("requests",), 1)[0] += 1
+
+    assert counts.runs[("requests",)][0] == 1
+
+
 def test_a_killed_process_loses_nothing_it_had_counted(tmp_path: Path) -> None:
     command = [sys.executable, "-c", COUNT_UNTIL_KILLED, str(tmp_path / "worker-0")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as worker:
@@ -144,5 +184,6 @@ def test_whatever_was_counted_is_read_back(
         successor = Counts(folder / "worker-0")  # one for each run, so that every run is also inherited
         for place, number in enumerate(numbers):
             successor.cells(name, len(numbers))[place] += number
+        successor.close()
 
     assert {name: list(run) for name, run in read_folder(folder)} == runs

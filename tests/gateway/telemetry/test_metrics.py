@@ -68,6 +68,7 @@ def test_counters_continue_over_a_restart(tmp_path: Path) -> None:
     for _ in range(2):
         metrics = Metrics(KNOWN, folder=tmp_path)
         metrics.spend.child("auto", "acme", "small", "team").inc(1_234_567_891)
+        metrics.counts.close()
 
     assert value(metrics, semconv.SPEND, "auto", "acme", "small", "team") == 2_469_135_782
 
@@ -76,6 +77,7 @@ def test_gauges_do_not(tmp_path: Path) -> None:
     first = Metrics(KNOWN, folder=tmp_path)
     first.breaker("small", State.OPEN)
     first.sample({}, 7, 0)
+    first.counts.close()
 
     successor = Metrics(KNOWN, folder=tmp_path)
 
@@ -113,6 +115,7 @@ def test_plain_counts_of_other_parts_are_taken_over_once(tmp_path: Path) -> None
         metrics = Metrics(KNOWN, folder=tmp_path)
         metrics.sample({"orphans": 2}, 5, 1)
         metrics.sample({"orphans": 3}, 4, 1)
+        metrics.counts.close()
 
     assert value(metrics, semconv.LEDGER_EVENTS, "orphans") == 6
     assert value(metrics, semconv.LOG_LINES_DROPPED) == 2

@@ -36,11 +36,18 @@ class SlowLedger:
             raise LedgerUnavailable("slow")
         return Reservation(attempt)
 
+    async def extend(self, reservation: Reservation, more: int) -> None:
+        self.time += 2
+        reservation.attempt.amount += more
+
     def unbooked(self, attempt: Attempt) -> Reservation:
         return Reservation(attempt, booked=False)
 
     def resolve(self, reservation: Reservation) -> None:
         self.resolved.append(reservation)
+
+    def known(self, account: str) -> tuple[str, int]:
+        return account, len(account)
 
     def remaining(self, key_id: str) -> int | None:
         return len(key_id)
@@ -81,6 +88,16 @@ async def test_a_reserve_that_fails_is_timed_too(ledger: Ledger, metrics: Metric
     assert reserves(metrics) == (3, 1)
 
 
+async def test_holding_more_is_timed_apart(ledger: Ledger, metrics: Metrics) -> None:
+    reservation = await ledger.reserve(replace(ATTEMPT))
+
+    await ledger.extend(reservation, 5)
+
+    assert reservation.attempt.amount == 105
+    assert metrics.counts.runs[semconv.LEDGER_DURATION.name, "extend"][0] == 2
+    assert reserves(metrics) == (3, 1)
+
+
 async def test_everything_else_goes_straight_through(ledger: Ledger, slow: SlowLedger) -> None:
     reservation = ledger.unbooked(ATTEMPT)
     ledger.resolve(reservation)
@@ -88,3 +105,4 @@ async def test_everything_else_goes_straight_through(ledger: Ledger, slow: SlowL
     assert slow.resolved == [reservation]
     assert not reservation.booked
     assert ledger.remaining("four") == 4
+    assert ledger.known("default") == ("default", 7)
