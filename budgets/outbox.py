@@ -16,6 +16,7 @@ from budgets.errors import JournalUnavailable, LedgerUnavailable
 from budgets.journal import Journal
 from budgets.ledger import LedgerCounters, Resolution
 from budgets.money import MAX_NANO
+from budgets.news import News
 from budgets.redis_connection import RedisConnection, load_script
 
 SHORTEST_PAUSE = 0.05
@@ -56,6 +57,7 @@ class Outbox:
         self._in_flight: dict[str, Resolution] = {}
         self._replayed: dict[str, Resolution] = {}
         """What Redis has acknowledged, but may have lost since."""
+        self._news = News()
         self._failed = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -139,10 +141,9 @@ class Outbox:
 
     def _not_sent(self, entry: Resolution, error: BaseException) -> None:
         self._failed.set()
-        if not isinstance(error, LedgerUnavailable):
-            logger.error(
-                "Redis refuses to %s the attempt %s, it stays in the journal: %s", entry.kind, entry.attempt_id, error
-            )
+        if not isinstance(error, LedgerUnavailable) and self._news.is_new(entry.kind):
+            told = "Redis refuses to %s the attempt %s, and maybe others; what it refuses stays in the journal: %s"
+            logger.error(told, entry.kind, entry.attempt_id, error)
 
     async def _send_again(self) -> None:
         """One round over all that is not acknowledged; what fails sets the flag for the next round."""

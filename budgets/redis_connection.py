@@ -22,6 +22,7 @@ import hiredis
 from redis.asyncio.connection import SSLConnection, parse_url
 
 from budgets.errors import BudgetError, LedgerUnavailable, ScriptFailed
+from budgets.news import News
 
 Command: TypeAlias = tuple[bytes | str | int, ...]
 Answer: TypeAlias = "asyncio.Future[Any]"
@@ -151,8 +152,9 @@ class _Link(asyncio.Protocol):
     ready are read before anyone is told that Redis was slow.
     """
 
-    def __init__(self, tick: float) -> None:
+    def __init__(self, tick: float, news: News) -> None:
         self._loop = asyncio.get_running_loop()
+        self._news = news
         self._reader = hiredis.Reader(replyError=_ReplyError, notEnoughData=INCOMPLETE)
         self._waiting: deque[_Waiting] = deque()
         self._outgoing: list[bytes] = []
@@ -231,9 +233,12 @@ class _Link(asyncio.Protocol):
         if error.code == "NOSCRIPT" and waiting.if_unknown is not None:
             self._enqueue(waiting.future, waiting.if_unknown, None)
             return
-        waiting.future.set_exception(error.translated())
+        refusal = error.translated()
+        waiting.future.set_exception(refusal)
         if error.code == "READONLY":  # after a failover the same name may lead to the new primary
             self.end(CANNOT_SERVE["READONLY"])
+        elif self._news.is_new(error.code):  # whoever asks next will hear the same
+            logger.error("Redis refuses what the ledger asks of it: %s", refusal)
 
     def _sweep(self) -> None:
         """Fail what is past its deadline. It stays in the queue, for its answer may still come."""
@@ -250,7 +255,10 @@ class _Link(asyncio.Protocol):
 
 
 async def _identity(link: _Link) -> str | None:
-    """This life of this server, and the history of writes that it continues; None where it does not tell."""
+    """This life of this server, and the history of writes that it continues; None where it does not tell.
+
+    Raises LedgerUnavailable for a replica.
+    """
     try:
         facts = b"".join(await asyncio.gather(*(link.send(("INFO", section)) for section in ("server", "replication"))))
     except ScriptFailed:
@@ -259,7 +267,10 @@ async def _identity(link: _Link) -> str | None:
         if exc.answered:
             return None
         raise
-    found = [line for line in facts.splitlines() if line.startswith((b"run_id:", b"master_replid:"))]
+    lines = facts.splitlines()
+    if b"role:slave" in lines:  # it would take no write: better found out here than by every request
+        raise LedgerUnavailable(CANNOT_SERVE["READONLY"], answered=True)
+    found = [line for line in lines if line.startswith((b"run_id:", b"master_replid:"))]
     return b" ".join(found).decode(errors="replace") or None
 
 
@@ -279,6 +290,7 @@ class RedisConnection:
         self.when_changed: Callable[[], None] = _nothing
         self._server: str | None = None
         self._address = Address.parse(url)
+        self._news = News()
         self._tick = deadline / TICKS_PER_DEADLINE
         self._link: _Link | None = None
         self._why_not = "Redis is not connected yet"
@@ -335,7 +347,7 @@ class RedisConnection:
     async def _open(self) -> None:
         """Connect and greet Redis once. Raises LedgerUnavailable."""
         self._link = None
-        link = _Link(self._tick)
+        link = _Link(self._tick, self._news)
         try:
             async with asyncio.timeout(OPENING_TIMEOUT):
                 await self._dial(link)

@@ -162,9 +162,7 @@ class RedisLedger:
     async def extend(self, reservation: Reservation, more: NanoUSD) -> None:
         attempt = reservation.attempt
         if reservation.booked:
-            reply = await self._script(
-                "extend", redis_layout.leases(attempt.account), attempt.id, more, attempt.amount
-            )
+            reply = await self._script("extend", redis_layout.leases(attempt.account), attempt.id, more, attempt.amount)
             match reply:
                 case [b"held", remaining]:
                     reservation.remaining = remaining

@@ -1,8 +1,10 @@
 """Whether a Redis server is fit to keep money in: what it would forget, what it would refuse, what to do about it."""
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from redis import Redis, RedisError, ResponseError
@@ -16,6 +18,18 @@ WORST_SKEW = 5.0
 """Seconds by which clocks that somebody sets by hand may differ."""
 PERMISSIONS = "~pm:* +@all -@dangerous +info"
 """What a user of Redis needs, in the words of its ACL."""
+OUTSIDE_SCRIPTS = ("DEL", "EVALSHA", "EXEC", "HSETNX", "MULTI", "SADD", "SMEMBERS", "WATCH", "ZRANGE", "ZRANK")
+"""Commands that are needed besides those in the scripts."""
+FORBIDDEN = """#!lua flags=no-writes,allow-oom
+-- Which of the commands ARGV the user of this connection may not run on KEYS[1].
+local forbidden = {}
+for _, command in ipairs(ARGV) do
+  if not redis.acl_check_cmd(command, KEYS[1], KEYS[1], KEYS[1]) then
+    forbidden[#forbidden + 1] = command
+  end
+end
+return forbidden
+"""
 
 Facts = Mapping[str, Any]
 """What INFO says."""
@@ -99,11 +113,21 @@ def _fsync(redis: Redis) -> Iterator[Problem]:
 
 
 def _scripts(redis: Redis) -> Iterator[Problem]:
+    """A command that is refused in the middle of a script would leave half a step behind."""
     try:
-        redis.eval("#!lua flags=no-writes,allow-oom\nreturn 1", 0)
+        forbidden = redis.eval(FORBIDDEN, 1, "pm:any", *_commands())
     except ResponseError as exc:
-        reason = f"this Redis, or the user in REDIS_URL, runs no scripts ({exc}); the user needs {PERMISSIONS}"
+        reason = f"the user in REDIS_URL may run no scripts on pm:* ({exc}); it needs {PERMISSIONS}"
         yield Problem(reason, fatal=True)
+    else:
+        if forbidden:
+            names = ", ".join(name.decode() for name in forbidden)
+            yield Problem(f"the user in REDIS_URL may not run {names}; it needs {PERMISSIONS}", fatal=True)
+
+
+def _commands() -> list[str]:
+    scripts = (path.read_text("utf-8") for path in Path(__file__).parent.glob("lua/*.lua"))
+    return sorted({*OUTSIDE_SCRIPTS, *re.findall(r'redis\.call\("([A-Z]+)"', "".join(scripts))})
 
 
 def _clock(redis: Redis, clock: Callable[[], float]) -> Iterator[Problem]:

@@ -9,12 +9,15 @@ import threading
 import time
 from pathlib import Path
 
-from redis import AuthenticationError, Redis, RedisError
+from redis import AuthenticationError, BusyLoadingError, Redis, RedisError
 from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
-from budgets.embedded import EmbeddedRedis, check_server
+from budgets.embedded import EmbeddedRedis
 from budgets.errors import NoRedisServer, RedisServerFailed
+from budgets.redis_connection import Address
+from budgets.server_check import PERMISSIONS, check_server
 from gateway.errors import CannotStart
 from gateway.secrets import check_pepper
 
@@ -44,17 +47,21 @@ class LedgerServer:
         except (NoRedisServer, RedisServerFailed) as exc:
             raise CannotStart(str(exc)) from exc
         except RedisError as exc:
-            raise CannotStart(f"the Redis server cannot be used: {exc}") from exc
+            raise CannotStart(f"the Redis server at {Address.parse(url)} cannot be used: {_why(exc)}") from exc
         return url
 
     async def keep(self) -> None:
         """Bring the embedded server back whenever it is gone. Runs until cancelled."""
+        told = ""
         while self._embedded is not None:
             await asyncio.sleep(_LOOK_EVERY)
             try:
                 await asyncio.to_thread(self._launched)
+                told = ""
             except (NoRedisServer, RedisServerFailed) as exc:
-                _logger.error("the embedded Redis cannot be brought back: %s", exc)
+                if told != str(exc):  # once, and not at every look
+                    _logger.error("the embedded Redis cannot be brought back: %s", exc)
+                told = str(exc)
 
     def stop(self) -> None:
         """Stop the embedded server, unless others use it. When this returns its data are on the disk."""
@@ -74,13 +81,16 @@ class LedgerServer:
 
     def _check(self, url: str, pepper: str) -> None:
         """Raises CannotStart or redis.RedisError."""
-        calm = {"retry": Retry(NoBackoff(), 0), "socket_timeout": CALL_TIMEOUT, "socket_connect_timeout": CALL_TIMEOUT}
-        with Redis.from_url(url, **calm) as redis:
+        with _client(url) as redis:
             self._await_answer(redis)
-            for problem in check_server(redis):
-                if problem.fatal:
-                    raise CannotStart(problem.message)
-                _logger.warning("%s", problem.message)
+            problems = check_server(redis)
+            for problem in problems:
+                if not problem.fatal:
+                    _logger.warning("%s", problem.message)
+            if fatal := [problem.message for problem in problems if problem.fatal]:
+                raise CannotStart(
+                    "\n".join((f"the Redis server at {Address.parse(url)} is not fit for money:", *fatal))
+                )
             check_pepper(redis, pepper)
 
     def _await_answer(self, redis: Redis) -> None:
@@ -92,7 +102,33 @@ class LedgerServer:
                 return
             except AuthenticationError:
                 raise
+            except BusyLoadingError:  # much data takes long to read, and is being read
+                give_up_at = time.monotonic() + ANSWER_TIMEOUT
             except RedisError:
                 if time.monotonic() > give_up_at:
                     raise
             time.sleep(_PAUSE)
+
+
+def _client(url: str) -> Redis:
+    """A client without retries. Raises CannotStart for what is no URL, and does not repeat it: it may hold a secret."""
+    calm = {"retry": Retry(NoBackoff(), 0), "socket_timeout": CALL_TIMEOUT, "socket_connect_timeout": CALL_TIMEOUT}
+    try:
+        redis = Redis.from_url(url, **calm)
+        redis.connection_pool.make_connection()  # it knows which options there are
+    except (ValueError, TypeError) as exc:
+        forms = "redis://user:password@host:6379/0, rediss://… for TLS, or unix:///path/to/socket"
+        escaped = "characters such as / ? # @ in a password are written as %2F %3F %23 %40"
+        raise CannotStart(
+            f"REDIS_URL, or redis.url, is no address of a Redis server; write {forms}; {escaped}"
+        ) from exc
+    return redis
+
+
+def _why(error: RedisError) -> str:
+    """What is wrong, in our words where those of Redis speak to programmers."""
+    if isinstance(error, AuthenticationError):
+        return "it asks for a password, and REDIS_URL has none or a wrong one"
+    if isinstance(error, NoPermissionError):
+        return f"{error}; the user in REDIS_URL needs {PERMISSIONS}"
+    return str(error)

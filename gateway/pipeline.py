@@ -45,7 +45,7 @@ class Pipeline:
     async def _respond(self, client: Client, request: ModelRequest, caller: Caller, record: RequestRecord) -> None:
         route = self._plan(request, caller)
         record.planned(route.alias, route.plan.tier, route.plan.reason)
-        relay = Relay(client, route, record)
+        relay = Relay(client, route, record, self._ledger)
         async for attempt in self._failover.attempts(route.plan, record.attempt):
             with attempt as candidate:
                 if client.gone:
@@ -77,7 +77,7 @@ class Pipeline:
             key_id=caller.record.id,
             key_version=caller.version,
             scopes=caller.scopes,
-            amount=quote.amount,
+            amount=quote.hold,
             capped=caller.capped,
             price_version=price_version,
             model=quote.target.deployment.id,

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 from budgets.errors import UnpricedModel
 from budgets.estimate import Bounds, counted_bound, input_bound, texts, unpriceable, uses_audio, worst_case
+from budgets.instalments import Instalments
+from budgets.ledger import Ledger, Reservation
 from budgets.money import NanoUSD
 from budgets.pricing import cost
 from budgets.tokens import TokenCounter
@@ -29,6 +31,8 @@ BELIEVABLE = 2_000_000
 """Tokens: a usage of up to so many is believed, and paid, though it should have been less; more is nonsense."""
 UNBOUNDED = 10**9
 """Tokens no request can have: the bound where a caller without a cap may send what cannot be bounded."""
+REASONING_FIELDS = ("reasoning_effort", "reasoning", "thinking")
+"""What asks for output that may be billed without being shown: nothing that is counted on the way."""
 
 
 @dataclass(slots=True)
@@ -41,6 +45,25 @@ class Quote:
     bounds: Bounds
     amount: NanoUSD
     """0 where the price is unknown, which only callers without a cap are offered."""
+    instalment: int | None = None
+    """The output tokens that are held for at first, and with every top-up; None where all of `amount` is held."""
+
+    @property
+    def hold(self) -> NanoUSD:
+        """What is to be held before the request is sent."""
+        return self.amount if self.instalment is None else self.costs_at_most(self.instalment)
+
+    def costs_at_most(self, output_tokens: int) -> NanoUSD:
+        """The most that an answer of so many tokens can cost, all of its choices together."""
+        assert self.target.price is not None  # nothing is promised, or held, where it is not known
+        return worst_case(self.target.price, replace(self.bounds, output_tokens=output_tokens, n=1))
+
+    def instalments(self, ledger: Ledger, reservation: Reservation) -> Instalments | None:
+        """What keeps the hold ahead of a stream's output; None where all of `amount` is held."""
+        if self.instalment is None:
+            return None
+        most_output = self.bounds.output_tokens * self.bounds.n
+        return Instalments(ledger, reservation, self.costs_at_most, self.instalment, most_output)
 
     def cost(self, usage: Usage) -> NanoUSD | None:
         """What `usage` costs, None where the price is unknown. Raises AbsurdUsage for what cannot be true."""
@@ -70,7 +93,9 @@ class Quotes:
         input_tokens = input_bound(request.body, size_bytes, deployment.model, deployment.context_window)
         if target.price is None or input_tokens is None:
             return None
-        return worst_case(target.price, self._bounds(request, input_tokens, self._output_cap(request, target)))
+        bounds = self._bounds(request, input_tokens, self._output_cap(request, target))
+        first = _instalment(request, target, bounds)
+        return worst_case(target.price, bounds if first is None else replace(bounds, output_tokens=first, n=1))
 
     def quote(self, request: ModelRequest, target: Target, caller: Caller) -> Quote:
         """A request priced by the cheap, safe bound of its input.
@@ -85,16 +110,23 @@ class Quotes:
         if caller.capped:
             _refuse_unbounded(request, target, input_tokens)
         bounds = self._bounds(request, input_tokens or UNBOUNDED, cap)
-        return Quote(request, target, body, bounds, self._amount(target, bounds if input_tokens else None))
+        amount = self._amount(target, bounds if input_tokens else None)
+        instalment = _instalment(request, target, bounds) if caller.capped else None
+        return Quote(request, target, body, bounds, amount, instalment)
 
     async def exact(self, quote: Quote) -> NanoUSD | None:
-        """The hold by counted tokens, for when the cheap bound is refused; None where they cannot be counted."""
+        """The hold by counted tokens, for when the cheap bound is refused; None where they cannot be counted.
+
+        The quote promises no more than that from then on.
+        """
         body, target = quote.request.body, quote.target
         tokens = await self._counter.count(texts(body), target.encoding)
         counted = None if tokens is None else counted_bound(body, tokens, target.deployment.model)
         if counted is None or counted >= quote.bounds.input_tokens:
             return None
-        return self._amount(target, replace(quote.bounds, input_tokens=counted))
+        quote.bounds = replace(quote.bounds, input_tokens=counted)
+        quote.amount = self._amount(target, quote.bounds)
+        return quote.hold
 
     def _bounds(self, request: ModelRequest, input_tokens: int, output_cap: int) -> Bounds:
         tier = request.body.get("service_tier")
@@ -110,6 +142,13 @@ class Quotes:
         if asked is None:
             asked = self._policy.output_cap if self._policy.inject_output_cap else model_most or UNBOUNDED
         return min(asked, target.max_output_tokens or asked)
+
+
+def _instalment(request: ModelRequest, target: Target, bounds: Bounds) -> int | None:
+    """The output tokens of each instalment; None where the whole answer is held for, as is usual."""
+    if target.instalment is None or not request.stream or bounds.output_tokens * bounds.n <= target.instalment:
+        return None
+    return None if any(request.body.get(name) for name in REASONING_FIELDS) else target.instalment
 
 
 def _refuse_unbounded(request: ModelRequest, target: Target, input_tokens: int | None) -> None:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from budgets.errors import AbsurdUsage
-from budgets.ledger import Reservation
+from budgets.instalments import Instalments
+from budgets.ledger import Ledger, Reservation
 from budgets.money import NanoUSD, to_usd
 from budgets.pricing import cost
 from budgets.usage import Usage
@@ -38,13 +39,17 @@ class Client(Protocol):
 class Relay:
     """Passes one request's answer on. Whatever happens, `reservation` knows the cost if the usage was seen."""
 
-    def __init__(self, client: Client, route: Route, record: RequestRecord) -> None:
+    def __init__(self, client: Client, route: Route, record: RequestRecord, ledger: Ledger) -> None:
         self._client = client
         self._route = route
         self._record = record
+        self._ledger = ledger
 
     async def answer(self, quote: Quote, reservation: Reservation, answer: Answer) -> None:
-        """Relay `answer` to the caller. Raises UpstreamFailed for an answer that is broken or ends early."""
+        """Relay `answer` to the caller. Raises UpstreamFailed for an answer that is broken or ends early.
+
+        A stream that is held in instalments may also end with InstalmentRefused or LedgerUnavailable.
+        """
         relay = self._stream if quote.request.stream else self._whole
         try:
             await relay(answer, quote, reservation)
@@ -66,11 +71,12 @@ class Relay:
     async def _stream(self, answer: Answer, quote: Quote, reservation: Reservation) -> None:
         if not answer.content_type.startswith("text/event-stream"):
             raise InvalidAnswer(f"{answer.content_type[:60] or 'something'} instead of a stream of events")
-        stream = ChatStream(wants_usage=quote.request.wants_usage, n=quote.request.n)
+        instalments = quote.instalments(self._ledger, reservation)
+        stream = ChatStream(wants_usage=quote.request.wants_usage, n=quote.request.n, counts=instalments is not None)
         try:
             while not stream.done and (chunk := await answer.read()) is not None:
-                await self._pass(stream.feed(chunk), quote)
-            await self._pass(stream.finish(), quote)
+                await self._pass(stream.feed(chunk), stream, quote, instalments)
+            await self._pass(stream.finish(), stream, quote, instalments)
         finally:
             reservation.delivered = stream.events
             self._record.response_model = stream.response_model
@@ -78,7 +84,9 @@ class Relay:
         await self._client.end()
         await answer.linger()
 
-    async def _pass(self, events: bytes, quote: Quote) -> None:
+    async def _pass(self, events: bytes, stream: ChatStream, quote: Quote, instalments: Instalments | None) -> None:
+        if instalments is not None:
+            await instalments.cover(stream.most_tokens)
         if not events:
             return
         if not self._client.started:
@@ -96,7 +104,7 @@ class Relay:
             self._record.error_type = f"absurd_usage:{exc.field}"
             return
         reservation.spent = spent or 0
-        if spent is not None and spent > quote.amount:
+        if spent is not None and spent > reservation.attempt.amount:
             self._record.error_type = "overrun"
         self._record.booked(usage, spent, self._baseline(usage))
 

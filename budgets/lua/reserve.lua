@@ -24,7 +24,7 @@
 
 local REAPED_ON_THE_WAY = 3
 
-local id, key_id, amount = ARGV[1], ARGV[2], money(ARGV[4])
+local id, key_id, amount = ARGV[1], one_line(ARGV[2]), money(ARGV[4])
 local lease, prices, model = money(ARGV[5]), one_line(ARGV[6]), one_line(ARGV[7])
 local now, now_ms = clock()
 local periods, era, count = current_periods(ARGV[10], now)
@@ -109,7 +109,7 @@ redis.call("SET", attempt_key(id), write_attempt({
   amount = digits(amount),
   estimate = "0",
   remaining = remaining and digits(remaining) or "",
-  key = one_line(key_id),
+  key = key_id,
   prices = prices,
   model = model,
   holds = holds,

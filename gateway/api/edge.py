@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 
-from gateway.api.errors import Refusal, refusal_of
+from gateway.api.errors import UNFORESEEN, Refusal, refusal_of
 from gateway.api.exchange import Exchange, Message, Receive, Scope, Send
 from gateway.errors import CallerGone, NoSuchPath, UpstreamFailed
 from gateway.ids import sequential_ids
@@ -84,12 +84,12 @@ class Edge:
         refusal = refusal_of(error, user_agent, self._budget_status)
         record.status = 200 if exchange.started else refusal.status
         record.error_type = refusal.label or refusal.code
-        if refusal.status == 500:
+        if refusal.code == UNFORESEEN.code:
             log.error("request %s failed: %s", exchange.request_id, type(error).__name__, exc_info=error)
         if exchange.started:
             await _break_off(exchange, refusal)
         else:
-            if refusal.status != 500 and not isinstance(error, UpstreamFailed):
+            if refusal.code != UNFORESEEN.code and not isinstance(error, UpstreamFailed):
                 record.refused(refusal.code)
             await exchange.answer(refusal.status, refusal.headers(), refusal.body())
 

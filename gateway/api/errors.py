@@ -87,7 +87,7 @@ SHAPES: Mapping[type[Exception], Shape] = {
     money.LedgerBehind: Shape(503, SERVER, "ledger_behind", retry=True),
     money.StaleKey: Shape(503, SERVER, "key_changing", retry=True),
     money.AttemptClosed: Shape(500, SERVER, "internal_error", retry=False),
-    money.ScriptFailed: Shape(500, SERVER, "internal_error", retry=False),
+    money.ScriptFailed: Shape(500, SERVER, "ledger_damaged", retry=False),
     money.AbsurdUsage: Shape(502, SERVER, "upstream_failed", retry=False),
     InvalidAnswer: Shape(502, SERVER, "upstream_failed", retry=False),
     NoDeployment: Shape(404, INVALID, "model_not_found", retry=False),
@@ -250,6 +250,9 @@ _WORDS: Mapping[type[Exception], Callable[[Any], str]] = {
     money.LedgerBehind: lambda _: (
         "The ledger has lost what was spent last, so no budget can be checked. That comes back within a minute, "
         "or has to be confirmed by whoever runs this gateway."
+    ),
+    money.ScriptFailed: lambda _: (
+        "The ledger holds something that it cannot work with, so nothing can be booked. The gateway's log says what."
     ),
     money.StaleKey: lambda _: "The key was changed while the request was on its way. Try again.",
     NoDeployment: lambda error: f"None of the models behind {error.alias!r} may be used by this key.",

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
+from budgets import redis_layout
 from budgets.errors import BudgetError
 from budgets.redis_connection import RedisConnection
 from gateway.telemetry.exposition import CONTENT_TYPE
@@ -66,7 +67,7 @@ def operations_router(
 async def _ledger_readiness(connection: RedisConnection, behind: Mapping[str, float]) -> JSONResponse:
     """Whether callers with a budget are served, and why not: known within the connection's own deadline."""
     try:
-        await connection.call("PING")
+        await connection.call("SET", redis_layout.READY, 1)  # full, read-only or forbidden, it still answers a PING
     except BudgetError as exc:
         body: dict[str, Any] = {"status": "unavailable", "ledger": str(exc), "callers": CAPPED_REFUSED, "reason": AWAY}
         return JSONResponse(body, status_code=503)

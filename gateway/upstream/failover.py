@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from types import TracebackType
 
-from budgets.errors import BudgetExceeded
+from budgets.errors import BudgetExceeded, InstalmentRefused
 from gateway.errors import UpstreamFailed
 from gateway.upstream.refusals import for_routing
 from routing.deployment import Candidate
@@ -92,6 +92,8 @@ class Attempts:
         """Choose what follows an attempt that ended with `error`; false where that goes to the caller."""
         if isinstance(error, UpstreamFailed):
             return self._after_failure(candidate, error)
+        if isinstance(error, InstalmentRefused):
+            return False  # a part of the answer is out, and paid for
         return isinstance(error, BudgetExceeded) and self._after_refusal(error)
 
     def _after_failure(self, candidate: Candidate, error: UpstreamFailed) -> bool:

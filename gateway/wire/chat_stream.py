@@ -22,8 +22,8 @@ class StreamError(Exception):
 class ChatStream:
     """Follows one stream. Events are passed on as they came; only those that tell of usage or an end are parsed."""
 
-    def __init__(self, *, wants_usage: bool, n: int = 1) -> None:
-        """`n`: how many answers come in the one stream."""
+    def __init__(self, *, wants_usage: bool, n: int = 1, counts: bool = False) -> None:
+        """`n`: how many answers come in the one stream. `counts`: whether `most_tokens` is to be known."""
         self.usage: Usage | None = None
         """The last usage that was sent: some providers send a running sum with every chunk."""
         self.complete = False
@@ -33,6 +33,9 @@ class ChatStream:
         """Whether `[DONE]` has come: nothing after it counts."""
         self.events = 0
         """Events passed on; about one token of output each."""
+        self.most_tokens = 0
+        """The most output tokens that what has come can be."""
+        self._counts = counts
         self._wants_usage = wants_usage
         self._unfinished = set(range(n))
         self._splitter = sse.EventSplitter()
@@ -64,6 +67,8 @@ class ChatStream:
         """Whether the caller gets `event`; what it tells is noted."""
         if self.done:
             return False
+        if self._counts:
+            self.most_tokens += _most_tokens(event)
         if _NOTABLE(event):
             chunk = _json(event)
             bare_usage = self._note(chunk)
@@ -96,6 +101,31 @@ def _json(event: bytes) -> Mapping[str, Any]:
     except orjson.JSONDecodeError:
         return {}
     return chunk if isinstance(chunk, dict) else {}
+
+
+def _most_tokens(event: bytes) -> int:
+    """No tokenizer makes more tokens than bytes of text; a choice without any may still be one, such as its end."""
+    chunk = _json(event)
+    if not chunk:
+        data = sse.data_of(event)
+        return 0 if data.startswith(b"[DONE]") else len(data)
+    choices = chunk.get("choices")
+    found = choices if isinstance(choices, list) else []
+    return sum(max(1, _text_bytes(choice)) for choice in found)
+
+
+def _text_bytes(choice: Any) -> int:
+    """The bytes of every text in a choice, whatever it is called: new fields bring new kinds of output."""
+    size_bytes, unseen = 0, [choice]
+    while unseen:
+        value = unseen.pop()
+        if isinstance(value, str):
+            size_bytes += len(value.encode())
+        elif isinstance(value, dict):
+            unseen.extend(part for name, part in value.items() if name != "logprobs")  # they repeat the tokens
+        elif isinstance(value, list):
+            unseen.extend(value)
+    return size_bytes
 
 
 def _is_torn(event: bytes) -> bool:

@@ -162,6 +162,9 @@ def test_an_image_is_bounded_by_its_models_own_rule(model: str, low: int, high: 
 
 
 def test_only_an_image_inside_the_request_is_taken_off_its_size() -> None:
+    nameless: dict[str, Any] = {"type": "image_url", "image_url": "data:,abc"}
+
+    assert input_bound(request([nameless]), 1_000, "gpt-4o", None) == 1_000 + 128 + 8 + 1_445
     for url, taken_off in (("data:,abc", 9), ("data:,ä", 0), ("xdata:,abc", 0), ("https://a.org/x.png", 0)):
         assert input_bound(request([image(url)]), 1_000, "gpt-4o", None) == 1_000 + 128 + 8 + 1_445 - taken_off
 
@@ -286,10 +289,11 @@ def test_everything_a_tokenizer_sees_is_counted() -> None:
 def test_a_tokenizer_sees_the_structure_as_its_json_and_no_more() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "refusal", "refusal": "b"}, image("https://a.org/x.png")]
     messages = [{"role": "user", "content": parts}, {"role": "tool", "content": "ü", "n": {"x": "ü"}}]
-    body = {"model": "m", "stream": True, "messages": messages, "tools": [{"y": [1]}]}
+    body = {"model": "m", "stream": True, "messages": messages, "tools": [{"y": [1, 2]}]}
 
-    assert texts(body) == ['[{"y":[1]}]', "user", "tool", "ü", '{"x":"ü"}', "a", "b"]
+    assert texts(body) == ['[{"y":[1,2]}]', "user", "tool", "ü", '{"x":"ü"}', "a", "b"]
     assert input_bound(request(parts[:2]), 0, "m", None) == 128 + 8
+    assert counted_bound(request(parts[:2]), 0, "m") == 6 + 1
     assert counted_bound({"functions": [{}, {}], **request("x")}, 0, "m") == 6 + 2 * 24 + 3
 
 

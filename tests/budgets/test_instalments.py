@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from bank import Bank, open_bank
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budgets.errors import BudgetExceeded, InstalmentRefused, LedgerUnavailable
@@ -55,6 +55,7 @@ def instalments(purse: Purse, held: Reservation, step: int = STEP, most: int = M
     st.lists(st.integers(0, 700), max_size=60),
     st.integers(0, 100_000),
 )
+@settings(deadline=None)
 def test_what_is_delivered_is_always_held_for_and_never_more_than_the_whole(
     step: int, beyond: int, pieces: list[int], left: NanoUSD
 ) -> None:

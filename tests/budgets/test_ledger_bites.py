@@ -1,15 +1,19 @@
 """What the peers' bugs of tests/mutations, or a slip of the pen, would do to the ledger where no other test notices."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from bank import Bank, open_bank
-from scripts import LEASES, Scripts
+from scripts import LEASES, SUSPENSE, Scripts
 
+from budgets import redis_layout
 from budgets.errors import BudgetExceeded
+from budgets.money import MAX_NANO
+
+HOLDS = "account lifetime:0"
 
 
 @pytest.fixture
@@ -41,29 +45,205 @@ async def test_who_has_much_left_is_held_for_like_everybody(bank: Bank) -> None:
         await bank.ledger.reserve(bank.attempt(key, 1000 * 10**9))
 
 
-@pytest.mark.parametrize(
-    ("starts", "current"),
-    [
-        ((-30, -20, -10, 100), 2),
-        ((-30, -20, 0, 100), 2),
-        ((-30, -20, 100, 200), 1),
-        ((-30, 0, 100, 200), 1),
-        ((-30, 100, 200, 300), 0),
-    ],
-)
+@pytest.mark.parametrize("amount", ["0" * 17, "00000000000000001"])
+def test_case_22_an_amount_has_no_more_digits_than_there_are(scripts: Scripts, amount: str) -> None:
+    with pytest.raises(redis.ResponseError, match="must be a whole number of nano-USD"):
+        scripts.reserve("x", amount, "account")
+
+
+@pytest.mark.parametrize("used", [f"{MAX_NANO} {MAX_NANO} 0", f"{MAX_NANO} 0 {MAX_NANO}"])
+def test_what_cannot_be_counted_any_more_is_refused_before_anything_is_written(scripts: Scripts, used: str) -> None:
+    scripts.client.hset(redis_layout.scope("a", "account"), "lifetime:0", used)
+
+    assert scripts.settle("x", 0, HOLDS) == "orphan"
+    with pytest.raises(redis.ResponseError, match="lifetime:0 of account would be more than can be counted"):
+        scripts.settle("y", 5, HOLDS)
+    assert scripts.attempt("y") == {}
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "\nlate"])
+@pytest.mark.parametrize("place", [0, 3, 4])
+def test_a_name_of_several_lines_is_refused_before_anything_is_written(scripts: Scripts, name: str, place: int) -> None:
+    facts: list[Any] = ["k", 1, 5, "prices", "model"]
+    facts[place] = name
+    key, version, amount, prices, model = facts
+    scripts.client.hset(redis_layout.key("a", key), mapping={"record": "{}", "version": 1})
+    now = int(scripts.client.time()[0])
+    reserve = (key, version, amount, 60_000, prices, model, "", 0, f"{now - 300} {now + 300}", "account")
+    suspend = (5, 5, HOLDS, (now + 300) * 1000, key, prices, model)
+    restore = (5, 60_000, HOLDS, key, prices, model)
+    before = sorted(scripts.client.keys())
+
+    for script, arguments in (("reserve", reserve), ("suspend", suspend), ("restore", restore)):
+        with pytest.raises(redis.ResponseError, match="a name may not have more than one line"):
+            scripts._run(script, LEASES, "x", *arguments)
+        assert sorted(scripts.client.keys()) == before
+
+
+def test_a_lease_is_counted_in_milliseconds_of_redis(scripts: Scripts) -> None:
+    def milliseconds() -> int:
+        seconds, microseconds = scripts.client.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    before = milliseconds()
+    scripts.reserve("x", 5, "account")
+
+    assert before <= scripts.client.zscore(LEASES, "x") - 60_000 <= milliseconds()
+
+
+def test_what_is_confirmed_begins_the_era_after_all_that_are_known(scripts: Scripts) -> None:
+    def confirmed(ours: str, theirs: str) -> tuple[str, int]:
+        scripts.known = (ours, 0)
+        scripts.client.hset(redis_layout.mark("a"), mapping={"era": theirs, "count": 7} if theirs else {"count": 7})
+        era, count = scripts.confirm()
+        return era.partition(":")[0], count
+
+    assert confirmed("", "") == ("1", 7)
+    assert confirmed("", "3:1") == ("4", 7)
+    assert confirmed("5:1", "3:1") == ("6", 7)
+
+
+# Holding more
+
+
+def test_what_is_spent_held_and_in_suspense_counts_against_holding_more(scripts: Scripts) -> None:
+    scripts.limit_nano("account", 100)
+    scripts.limit_nano("key:k", 60)
+    scripts.client.hset(redis_layout.scope("a", "account"), "lifetime:0", "10 20 3")
+    scripts.reserve("x", 5, "account", "key:k", "user:u")
+
+    assert scripts.extend("x", 63, 5) == ["refused", 55, "account", "lifetime", 0, 100, 62, 3]
+    assert scripts.extend("x", 56, 5) == ["refused", 55, "key:k", "lifetime", 0, 60, 55, 0]
+    assert scripts.extend("x", 55, 5) == ["held", 0]
+    assert scripts.used("account") == (10, 80, 3)
+
+
+def test_without_a_limit_more_is_held_up_to_what_can_be_counted(scripts: Scripts) -> None:
+    scripts.reserve("x", 5, "account")
+
+    assert scripts.extend("x", 5, 5) == ["held", None]
+    assert scripts.extend("x", 5, 5) == ["held", None]
+    free = MAX_NANO - 10
+    assert scripts.extend("x", MAX_NANO, 10) == ["refused", free, "account", "lifetime", 0, MAX_NANO, free, 0]
+
+
+def test_what_remains_after_holding_more_is_that_of_the_tightest_limit(scripts: Scripts) -> None:
+    scripts.limit_nano("account", 50)
+    scripts.limit_nano("user:u", 90)
+    scripts.reserve("x", 5, "account", "key:k", "user:u")
+
+    assert scripts.extend("x", 5, 5) == ["held", 40]
+
+
+# Looking after what is left
+
+
+def test_who_looks_after_an_account_hears_its_mark(scripts: Scripts) -> None:
+    tend = (LEASES, 10, "", 1000)
+    assert scripts._run("reap", *tend, "", 0) == [0, 0, "", 0]
+
+    scripts.reserve("x", 5, "account")
+    scripts.settle("x", 5)
+    scripts.reserve("y", 5, "account")
+    scripts.let_leases_run_out()
+    era, count = scripts.known = scripts.mark()
+
+    assert scripts._run("reap", *tend, era, count) == [1, 0, era, count]
+    scripts.suspend("z", 5, 2, HOLDS)
+    assert scripts._run("reap", LEASES, 10, "0", 1000, era, count) == [0, 2, era, count + 3]
+
+
+def test_what_is_listed_in_suspense_and_is_not_is_cleared_away(scripts: Scripts) -> None:
+    scripts.reserve("open", 5, "account")
+    scripts.client.zadd(SUSPENSE, {"open": 1, "never was": 1})
+
+    assert scripts.accept(0) == 2
+    assert scripts.client.zcard(SUSPENSE) == 0
+    assert scripts.used("account") == (0, 5, 0)
+    assert scripts.attempt("open")["state"] == "open"
+
+
+# Periods. The gateway's calendar may be a period ahead of Redis, or one behind; `STARTS` are its four boundaries as
+# seconds from the clock of Redis, `current` the one that begins the period of now.
+
+STARTS = [
+    ((-30, -20, -10, 100), 2),
+    ((-30, -20, 0, 100), 2),
+    ((-30, -20, 100, 200), 1),
+    ((-30, 0, 100, 200), 1),
+    ((-30, 100, 200, 300), 0),
+]
+
+
+@pytest.mark.parametrize(("starts", "current"), STARTS)
 def test_case_08_the_period_is_the_one_that_redis_is_in(
     scripts: Scripts, starts: tuple[int, ...], current: int
 ) -> None:
-    """The gateway's calendar may be a period ahead of Redis, or one behind."""
-    scripts.limit("account", "1/day")
+    scripts.limit_nano("account", 10)
+    scripts.client.hset(redis_layout.scope("a", "account"), "limits", "lifetime=20 day=10")
+
+    now, held, refused = in_one_second(
+        scripts, lambda now: [reserve_by(scripts, now, starts, f"x{amount}", amount) for amount in (5, 6)]
+    )
+
+    assert held[3] == f"account lifetime:0 day:{now + starts[current]}"
+    assert refused == ["refused", 0, 5, "account", "day", 10, 5, now + starts[current + 1], 0]
+
+
+@pytest.mark.parametrize(("starts", "current"), STARTS)
+def test_as_a_period_begins_the_one_before_is_kept_and_those_before_that_go(
+    scripts: Scripts, starts: tuple[int, ...], current: int
+) -> None:
     now = int(scripts.client.time()[0])
-    starts = tuple(now + offset for offset in starts)
+    periods = [f"day:{now + start}" for start in (-1000, *starts[:current])]
+    scripts.client.hset(
+        redis_layout.scope("a", "account"), mapping=dict.fromkeys(periods, "5 0 0") | {"limits": "day=10"}
+    )
 
-    assert reserve_by(scripts, now, starts, "x", 5, "account")[3] == f"account lifetime:0 day:{starts[current]}"
+    reserve_by(scripts, now, starts, "x", 5)
+
+    kept = [period for period in periods if scripts.client.hexists(redis_layout.scope("a", "account"), period)]
+    assert kept == (periods[-1:] if current else periods)
 
 
-def reserve_by(scripts: Scripts, now: int, day: tuple[int, ...], attempt: str, amount: int, *scopes: str) -> Any:
-    """A reserve of a gateway with a calendar of its own: the starts of four periods of the window `day`."""
-    windows = f"{now - 300} {now + 300} day {' '.join(map(str, day))}"
+@pytest.mark.parametrize("used", [0, 1, 2])
+def test_case_08_the_latest_period_that_was_used_stays(scripts: Scripts, used: int) -> None:
+    starts = (-30, 100, 200, 300)
+    now = int(scripts.client.time()[0])
+    scripts.limit("account", "1/day")
+    scripts.client.hset(redis_layout.mark("a"), "day", now + starts[used])
+
+    assert reserve_by(scripts, now, starts, "x", 5)[3] == f"account lifetime:0 day:{now + starts[used]}"
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 5), (5, 0)])
+def test_case_08_the_clocks_may_be_as_far_apart_as_is_allowed(scripts: Scripts, before: int, after: int) -> None:
+    def reserve(now: int) -> list[Any]:
+        return [reserve_by(scripts, now, (-30, -20, 100, 200), "x", 5, earliest=now - before, latest=now + after)]
+
+    _, held = in_one_second(scripts, reserve)
+
+    assert held[0] == "held"
+
+
+def reserve_by(scripts: Scripts, now: int, starts: tuple[int, ...], attempt: str, amount: int, **allowed: int) -> Any:
+    """A reserve on the account by a gateway with a calendar of its own, with `day` as its only window."""
+    clocks = {"earliest": now - 300, "latest": now + 300} | allowed
+    windows = " ".join(map(str, [clocks["earliest"], clocks["latest"], "day", *(now + start for start in starts)]))
     facts = ("k", 1, amount, 60_000, "prices", "model", "", 0)
-    return scripts._run("reserve", LEASES, attempt, *facts, windows, *scopes)
+    return scripts._run("reserve", LEASES, attempt, *facts, windows, "account")
+
+
+def in_one_second(scripts: Scripts, act: Callable[[int], list[Any]]) -> list[Any]:
+    """The second, and what `act` gave in it: begun anew where the clock of Redis went on to the next meanwhile."""
+    while True:
+        now = int(scripts.client.time()[0])
+        try:
+            given = act(now)
+        except redis.ResponseError:
+            given = []
+        if int(scripts.client.time()[0]) == now:
+            return [now, *given]
+        for attempt in scripts.client.zrange(LEASES, 0, -1):
+            scripts.void(attempt)
+            scripts.client.delete(f"pm:{{a}}:attempt:{attempt}")

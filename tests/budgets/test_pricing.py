@@ -183,6 +183,16 @@ def test_what_a_tier_does_not_say_costs_the_dearest_of_what_may_be_meant() -> No
     assert (long.rates.input, long.rates.output, long.rates.cache_read) == (2_000_000, 9_000_000, 2_000_000)
 
 
+def test_a_tier_has_the_steps_of_the_standard_one_each_from_its_own_first_token_on() -> None:
+    above = {"10": {"input": "5"}, "11": {"input": "7"}, "20": {"input": "30"}}
+    flex = {"input": "1", "above": {"21": {"input": "40"}}}
+    price = Price.from_usd_per_million({"input": 2, "output": 0, "above": above, "tiers": {"flex": flex}})
+
+    assert [cost(Usage(tokens, 0, service_tier="flex"), price) for tokens in (10, 11, 12, 21, 22)] == [
+        tokens * rate * 1_000 for tokens, rate in ((10, 1), (11, 5), (12, 7), (21, 30), (22, 40))
+    ]
+
+
 def test_a_longer_request_may_be_free_of_what_a_shorter_one_is_free_of() -> None:
     price = Price.from_usd_per_million({"input": 0, "output": 1, "above": {"10": {"output": 2}}})
 

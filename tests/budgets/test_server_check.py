@@ -160,7 +160,14 @@ def test_a_user_who_may_run_no_scripts_is_told_what_is_needed(start: Start) -> N
     [problem] = check_server(as_user(start(), "+@all", "-@scripting"))
 
     assert problem.fatal
-    assert problem.message.endswith(f"the user needs {PERMISSIONS}")
+    assert problem.message.endswith(f"it needs {PERMISSIONS}")
+
+
+def test_a_user_who_lacks_a_single_command_is_told_which(start: Start) -> None:
+    [problem] = check_server(as_user(start(), "+@all", "-set", "-smembers"))
+
+    message = f"the user in REDIS_URL may not run SET, SMEMBERS; it needs {PERMISSIONS}"
+    assert problem == Problem(message, fatal=True)
 
 
 def test_what_is_said_to_be_needed_is_enough(start: Start) -> None:

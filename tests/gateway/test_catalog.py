@@ -92,6 +92,15 @@ def test_only_the_sandbox_hears_of_keys(prices: PriceBook) -> None:
     assert [name for name, each in catalog(prices).targets.items() if each.tells_keys] == ["toy"]
 
 
+def test_a_provider_that_bills_what_it_delivered_may_be_held_in_instalments(prices: PriceBook) -> None:
+    cut = {**LOCAL, "on_disconnect": "abort", "instalment": 500}
+
+    targets = catalog(prices, providers={"openai": OPENAI, "local": cut, "toys": TOYS}).targets
+
+    assert (targets["own"].drains, targets["own"].instalment) == (False, 500)
+    assert (targets["mini"].drains, targets["mini"].instalment) == (True, None)
+
+
 def test_a_target_does_not_show_its_credential(prices: PriceBook) -> None:
     assert "canary" not in f"{target(prices, 'mini')!r} {[target(prices, 'mini')]}"
 

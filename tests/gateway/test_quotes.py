@@ -52,6 +52,7 @@ def target(price: Price | None = PRICE, **fields: Any) -> Target:
         cap_field=cap_field,
         drains=True,
         tells_keys=False,
+        instalment=fields.pop("instalment", None),
     )
 
 
@@ -167,6 +168,71 @@ def test_an_estimate_has_the_input_and_what_came_and_is_no_more_than_the_hold() 
     assert quoted.estimate(10**6) == quoted.estimate(50) <= quoted.amount
 
 
+# Instalments
+
+
+def streamed(**fields: Any) -> Quote:
+    """A quote for a stream of up to 1,000 tokens from a provider whose streams are held in instalments of 100."""
+    return quote(target(instalment=100), **{"stream": True, "max_tokens": 1_000, **fields})
+
+
+def test_a_stream_in_instalments_holds_its_input_and_the_first_one_and_may_still_be_as_long() -> None:
+    quoted = streamed()
+
+    assert quoted.hold == quoted.bounds.input_tokens * IN + 100 * OUT
+    assert quoted.amount == quoted.bounds.input_tokens * IN + 1_000 * OUT
+    assert sent(quoted)["max_tokens"] == 1_000
+
+
+def test_all_of_it_is_held_where_instalments_are_off() -> None:
+    quoted = quote(stream=True, max_tokens=1_000)
+
+    assert (quoted.hold, quoted.instalment) == (quoted.amount, None)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"stream": False},
+        {"max_tokens": 100},
+        {"by": caller(capped=False)},
+        {"reasoning_effort": "high"},
+        {"reasoning": {"max_tokens": 5_000}},
+        {"thinking": {"type": "enabled"}},
+    ],
+)
+def test_all_of_it_is_held_where_instalments_would_not_help_or_not_be_safe(fields: dict[str, Any]) -> None:
+    quoted = streamed(**fields)
+
+    assert (quoted.hold, quoted.instalment) == (quoted.amount, None)
+
+
+def test_several_answers_share_an_instalment() -> None:
+    one, four = streamed(), streamed(n=4)
+
+    assert four.hold - one.hold == (len(four.body) - len(one.body)) * IN
+    assert four.costs_at_most(4_000) == four.amount
+
+
+def test_an_instalment_is_priced_at_the_dearest_rate() -> None:
+    price = Price.from_usd_per_million({"input": "1", "output": "10", "reasoning": "30", "request": "0.01"})
+
+    quoted = quote(target(price, instalment=100), stream=True, max_tokens=1_000)
+
+    assert quoted.hold == quoted.bounds.input_tokens * IN + 100 * 3 * OUT + 10_000_000
+
+
+def test_routing_counts_with_what_will_be_held() -> None:
+    request = parse_request(json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}]}).encode())
+    request.stream = True
+    quotes = Quotes(LedgerSettings(), Counter())  # type: ignore[arg-type]
+
+    whole, first = quotes.highest_cost(request, target()), quotes.highest_cost(request, target(instalment=100))
+
+    assert whole is not None
+    assert first == whole - (LedgerSettings().output_cap - 100) * OUT
+
+
 # Counting
 
 
@@ -177,10 +243,22 @@ def quotes_with(counter: Counter) -> Quotes:
 async def test_counted_tokens_make_a_smaller_hold_with_a_margin() -> None:
     quoted = quote(target(encoding="words"), max_tokens=50)
 
+    bound = quoted.amount
+
     exact = await quotes_with(Counter()).exact(quoted)
 
     assert exact is not None
-    assert 3 * IN + 50 * OUT < exact < quoted.amount
+    assert 3 * IN + 50 * OUT < exact < bound
+    assert exact == quoted.amount == quoted.hold
+
+
+async def test_counted_tokens_make_a_smaller_first_instalment_too() -> None:
+    quoted = quote(target(encoding="words", instalment=100), stream=True, max_tokens=1_000)
+
+    exact = await quotes_with(Counter()).exact(quoted)
+
+    assert exact == quoted.bounds.input_tokens * IN + 100 * OUT
+    assert quoted.amount == exact + 900 * OUT
 
 
 async def test_what_cannot_be_counted_keeps_its_bound() -> None:
@@ -196,12 +274,13 @@ async def bank(redis_url: str, tmp_path: Path) -> AsyncIterator[Bank]:
 async def test_counting_is_tried_only_when_the_cheap_bound_is_refused(bank: Bank) -> None:
     counter = Counter()
     quoted = quote(target(encoding="words"), max_tokens=50)
+    bound = quoted.amount
     rich = await bank.key("1/lifetime")
     poor = await bank.key(f"{(quoted.amount - 1) / 10**9:.9f}/lifetime")
 
     held = [await held_by(bank, key, quoted, counter) for key in (rich, poor)]
 
-    assert held[0] == quoted.amount > held[1]
+    assert held[0] == bound > held[1]
     assert counter.counted == 1
 
 

@@ -183,6 +183,9 @@ def test_a_kind_that_does_not_work_yet_is_refused_clearly(kind: str) -> None:
         ("http://127", "127", "2: providers.acme.base_url: should be an address that starts with http:// or https://"),
         ("kind: openai", "kind: sandbox",
          "2: providers.acme: a sandbox is started by the gateway; it takes no base_url and no api_key"),
+        ("kind: openai", "kind: openai, instalment: 500",
+         "2: providers.acme.instalment: needs on_disconnect: abort; an answer that is read on costs all of it, so all "
+         "of it must be held"),
     ],
 )  # fmt: skip
 def test_contradictions_are_refused(old: str, new: str, message: str) -> None:
@@ -242,6 +245,14 @@ def test_a_provider_may_have_answers_cut_that_nobody_waits_for() -> None:
         loaded(GOOD.replace("kind: openai", "kind: openai, on_disconnect: abort")).providers["acme"].on_disconnect
         == "abort"
     )
+
+
+def test_streams_may_be_held_in_instalments_of_a_sensible_size() -> None:
+    cut = GOOD.replace("kind: openai", "kind: openai, on_disconnect: abort, instalment: 32")
+
+    assert (loaded(GOOD).providers["acme"].instalment, loaded(cut).providers["acme"].instalment) == (None, 32)
+    (told,) = refusal(cut.replace("instalment: 32", "instalment: 31"))
+    assert "providers.acme.instalment: should be greater than or equal to 32, not '31'" in told
 
 
 def test_nothing_to_serve_is_refused() -> None:

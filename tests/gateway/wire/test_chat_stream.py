@@ -2,7 +2,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from budgets.errors import AbsurdUsage
@@ -356,3 +356,76 @@ def test_what_was_passed_on_is_counted() -> None:
     follower.feed(stream_of(chunk("a"), chunk("b"), usage_event()) + b"data: half")
 
     assert follower.events == 2
+
+
+# How much output it can be
+
+
+def most_tokens(stream: bytes, size: int = 0) -> int:
+    """The bound for a stream that comes in chunks of `size` bytes (0: at once)."""
+    follower = ChatStream(wants_usage=False, counts=True)
+    size = size or len(stream) or 1
+    for at in range(0, len(stream), size):
+        follower.feed(stream[at : at + size])
+    return follower.most_tokens
+
+
+def tool_call(arguments: str) -> dict[str, Any]:
+    return chunk() | {"choices": [{"index": 0, "delta": {"tool_calls": [{"function": {"arguments": arguments}}]}}]}
+
+
+@given(st.lists(st.sampled_from(TRICKY) | st.text(), max_size=8), st.integers(1, 60))
+@settings(deadline=None)
+def test_no_tokenizer_makes_more_of_it_than_is_counted(texts: list[str], size: int) -> None:
+    stream = stream_of(*(event for text in texts for event in (chunk(text), tool_call(text))))
+
+    counted = most_tokens(stream, size)
+
+    assert counted >= sum(2 * max(1, len(text.encode())) for text in texts)
+    assert counted == most_tokens(stream)
+
+
+@pytest.mark.parametrize("field", ["content", "reasoning_content", "reasoning", "refusal", "something_new"])
+def test_output_is_counted_whatever_the_provider_calls_it(field: str) -> None:
+    said = chunk() | {"choices": [{"index": 0, "delta": {field: "ten bytes!"}}]}
+
+    assert most_tokens(stream_of(said)) == 10
+
+
+def test_every_answer_of_a_chunk_is_counted() -> None:
+    both = chunk() | {"choices": [{"index": index, "delta": {"content": "ten bytes!"}} for index in (0, 1)]}
+
+    assert most_tokens(stream_of(both)) == 20
+
+
+def test_a_chunk_without_text_counts_as_a_token() -> None:
+    assert most_tokens(stream_of(*[chunk("")] * 7)) == 7
+
+
+def test_log_probabilities_are_no_output() -> None:
+    choice = {"index": 0, "delta": {"content": "ten bytes!"}, "logprobs": {"content": [{"token": "ten bytes!"}] * 20}}
+
+    assert most_tokens(stream_of(chunk() | {"choices": [choice]})) == 10
+
+
+def test_what_is_no_answer_is_not_counted() -> None:
+    assert most_tokens(b": processing\n\n" + stream_of(usage_event(), "[DONE]")) == 0
+
+
+@pytest.mark.parametrize(
+    "data", ["no JSON", '{"choices": "\\ud800"}', '{"choices": ' + "[" * 2_000 + "]" * 2_000 + "}"]
+)
+def test_what_cannot_be_read_counts_with_every_byte(data: str) -> None:
+    assert most_tokens(stream_of(data)) == len(data)
+
+
+def test_deep_nesting_is_counted_too() -> None:
+    content: Any = "ten bytes!"
+    for _ in range(900):
+        content = [content]
+
+    assert most_tokens(stream_of(chunk() | {"choices": [{"delta": {"content": content}}]})) == 10
+
+
+def test_nothing_is_counted_unasked() -> None:
+    assert through(PLAIN)[1].most_tokens == 0
