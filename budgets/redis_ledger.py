@@ -116,7 +116,7 @@ class RedisLedger:
         was_sent = not answer.done()
         try:
             return self._granted(attempt, await answer)
-        except (LedgerUnavailable, ScriptFailed, asyncio.CancelledError) as exc:
+        except (LedgerUnavailable, ScriptFailed, asyncio.CancelledError, GeneratorExit) as exc:
             if was_sent and not (isinstance(exc, LedgerUnavailable) and exc.answered):
                 self._outbox.put(self._resolution("void", Reservation(attempt)))  # it may have run, or may still
             raise
@@ -162,7 +162,7 @@ class RedisLedger:
     async def extend(self, reservation: Reservation, more: NanoUSD) -> None:
         attempt = reservation.attempt
         if reservation.booked:
-            reply = await self._script("extend", redis_layout.leases(attempt.account), attempt.id, more, attempt.amount)
+            reply = await self._script("extend", redis_layout.leases(attempt.account), attempt.id, attempt.amount + more)
             match reply:
                 case [b"held", remaining]:
                     reservation.remaining = remaining
@@ -308,7 +308,11 @@ class RedisLedger:
             if not await self._try(self._outbox.replay):
                 self._doubtful.set()
                 await asyncio.sleep(self._beat)
-            await self._try(self._renew)
+            await self._try(self._hold_all_again)
+
+    async def _hold_all_again(self) -> None:
+        for attempt_id in list(self._running):
+            await self._hold_again(attempt_id)
 
     async def _tidy(self) -> None:
         await self._outbox.adopt()
@@ -326,7 +330,7 @@ class RedisLedger:
                     await self._hold_again(attempt_id.decode())
 
     async def _hold_again(self, attempt_id: str) -> None:
-        """Write a hold again that Redis does not have, if its attempt is still running by now."""
+        """Write a hold again where Redis does not have it, or not all of it, if its attempt is still running by now."""
         reservation = self._running.get(attempt_id)
         if reservation is None:
             return

@@ -57,8 +57,8 @@ class Scripts:
     def restore(self, attempt: str, amount: int, holds: str) -> str:
         return str(self._run("restore", LEASES, attempt, amount, 60_000, holds, "k", "prices", "model"))
 
-    def extend(self, attempt: str, more: int | str, before: int) -> Any:
-        return self._run("extend", LEASES, attempt, more, before)
+    def extend(self, attempt: str, wanted: int | str) -> Any:
+        return self._run("extend", LEASES, attempt, wanted)
 
     def reap(self, most: int = 100) -> int:
         return int(self._run("reap", LEASES, most, "", ESTIMATES_MS, *self.known)[0])

@@ -2,21 +2,22 @@
 --
 -- KEYS[1]  the account's leases
 -- ARGV[1]  attempt id
--- ARGV[2]  what to hold besides, nano-USD
--- ARGV[3]  what the attempt holds now, as the caller knows it, nano-USD
+-- ARGV[2]  what it shall hold in all, nano-USD
 --
 -- Returns one of
 --   {"held", remaining of the tightest limit or false}
 --   {"refused", remaining of the tightest limit, scope, window, start of its period, limit, what is left, suspense}
 --   {"closed", state, or false where Redis does not know the attempt}
--- Asked twice it holds once: the attempt then has what was asked for.
+-- An attempt that holds as much already, or more, keeps it: asked twice it holds once.
 
-local id, more, before = ARGV[1], money(ARGV[2]), money(ARGV[3])
+local id, wanted = ARGV[1], money(ARGV[2])
 local attempt = read_attempt(id)
 
 if not attempt or attempt.state ~= "open" then
   return { "closed", attempt and attempt.state or false }
-elseif tonumber(attempt.amount) ~= before then
+end
+local more = wanted - attempt.amount
+if more <= 0 then
   return { "held", tonumber(attempt.remaining) or false }
 end
 
@@ -41,7 +42,7 @@ end
 
 local writes = prepare(attempt.holds, 0, more, 0)
 apply(writes)
-attempt.amount = digits(before + more)
+attempt.amount = digits(wanted)
 attempt.remaining = tightest and digits(tightest - more) or ""
 redis.call("SET", attempt_key(id), write_attempt(attempt))
 return { "held", tonumber(attempt.remaining) or false }

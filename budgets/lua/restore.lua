@@ -1,4 +1,5 @@
--- Write a hold again that Redis has granted and lost. It was admitted, so nothing is checked but whether it is known.
+-- Write a hold again that Redis has granted and lost, whole or what it was extended by. It was admitted, so nothing is
+-- checked but what is known of it.
 --
 -- KEYS[1]  the account's leases
 -- ARGV[1]  attempt id
@@ -16,7 +17,13 @@ local key, prices, model = one_line(ARGV[5]), one_line(ARGV[6]), one_line(ARGV[7
 local _, now_ms = clock()
 local attempt = read_attempt(id)
 
-if attempt then
+if attempt and attempt.state == "open" and amount > tonumber(attempt.amount) then
+  local writes = prepare(attempt.holds, 0, amount - attempt.amount, 0)
+  apply(writes)
+  attempt.amount = digits(amount)
+  redis.call("SET", attempt_key(id), write_attempt(attempt))
+  return "restored"
+elseif attempt then
   return attempt.state
 end
 

@@ -147,7 +147,7 @@ class Connection(asyncio.Protocol):
         self._waker = self._loop.create_future()
         try:
             await self._waker
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
             self.close()
             raise
         finally:

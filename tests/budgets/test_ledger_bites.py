@@ -1,6 +1,7 @@
 """What the peers' bugs of tests/mutations, or a slip of the pen, would do to the ledger where no other test notices."""
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from scripts import LEASES, SUSPENSE, Scripts
 
 from budgets import redis_layout
 from budgets.errors import BudgetExceeded
+from budgets.instalments import Instalments
+from budgets.ledger import Attempt, LedgerCounters, Reservation, Resolution, reserved
 from budgets.money import MAX_NANO
+from budgets.redis_ledger import RedisLedger
 
 HOLDS = "account lifetime:0"
 
@@ -70,7 +74,7 @@ def test_a_name_of_several_lines_is_refused_before_anything_is_written(scripts: 
     scripts.client.hset(redis_layout.key("a", key), mapping={"record": "{}", "version": 1})
     now = int(scripts.client.time()[0])
     reserve = (key, version, amount, 60_000, prices, model, "", 0, f"{now - 300} {now + 300}", "account")
-    suspend = (5, 5, HOLDS, (now + 300) * 1000, key, prices, model)
+    suspend = (5, 5, HOLDS, (now + 300) * 1000, 1, key, prices, model)
     restore = (5, 60_000, HOLDS, key, prices, model)
     before = sorted(scripts.client.keys())
 
@@ -78,6 +82,28 @@ def test_a_name_of_several_lines_is_refused_before_anything_is_written(scripts: 
         with pytest.raises(redis.ResponseError, match="a name may not have more than one line"):
             scripts._run(script, LEASES, "x", *arguments)
         assert sorted(scripts.client.keys()) == before
+
+
+def test_what_is_asked_again_without_a_limit_has_the_same_answer(scripts: Scripts) -> None:
+    first = scripts.reserve("x", 5, "account")
+
+    assert first == scripts.reserve("x", 5, "account") == ["held", 0, None, "account lifetime:0"]
+
+
+def test_a_refusal_tells_what_is_left_and_what_is_in_suspense(scripts: Scripts) -> None:
+    scripts.client.hset(redis_layout.scope("a", "account"), "lifetime:0", f"{MAX_NANO - 40} 20 7")
+    assert scripts.reserve("x", 14, "account") == ["refused", 0, 13, "account", "lifetime", MAX_NANO, 13, 0, 7]
+
+    scripts.limit_nano("account", MAX_NANO - 2)
+    assert scripts.reserve("x", 12, "account") == ["refused", 0, 11, "account", "lifetime", MAX_NANO - 2, 11, 0, 7]
+
+
+def test_an_era_goes_on_and_the_latest_period_is_never_an_earlier_one(scripts: Scripts) -> None:
+    mark = {"era": "1:5", "count": "7", "day": "99999999999", "month": "99999999999"}
+    scripts.client.hset(redis_layout.mark("a"), mapping=mark)
+
+    assert scripts.reserve("x", 5, "account")[0] == "held"
+    assert scripts.client.hgetall(redis_layout.mark("a")) == mark
 
 
 def test_a_lease_is_counted_in_milliseconds_of_redis(scripts: Scripts) -> None:
@@ -103,6 +129,49 @@ def test_what_is_confirmed_begins_the_era_after_all_that_are_known(scripts: Scri
     assert confirmed("5:1", "3:1") == ("6", 7)
 
 
+# What a reservation is before anything has happened to it
+
+
+async def test_a_new_reservation_knows_nothing_and_costs_nothing(bank: Bank) -> None:
+    attempt = bank.attempt(await bank.key(), 100)
+    fresh = Reservation(attempt)
+
+    assert fresh == Reservation(attempt, "", None, False, None, None, 0, True)
+    assert fresh.estimate == 0
+    assert [getattr(LedgerCounters(), each.name) for each in fields(LedgerCounters)] == [0] * 10
+
+
+async def test_the_estimate_goes_by_what_was_delivered_and_is_no_more_than_the_hold(bank: Bank) -> None:
+    reservation = Reservation(bank.attempt(await bank.key(), 100), delivered=7, estimator=lambda tokens: 3 * tokens)
+
+    assert reservation.estimate == 21
+    reservation.delivered = 70
+    assert reservation.estimate == 100
+
+
+async def test_the_same_amount_is_not_tried_twice(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt = bank.attempt(await bank.key("0.000000099/lifetime"), 100)
+    tried = []
+
+    async def reserve(attempt: Attempt) -> Reservation:
+        tried.append(attempt.amount)
+        return await RedisLedger.reserve(bank.ledger, attempt)
+
+    async def just_as_much() -> int:
+        return 100
+
+    monkeypatch.setattr(bank.ledger, "reserve", reserve)
+    with pytest.raises(BudgetExceeded):
+        async with reserved(bank.ledger, attempt, just_as_much):
+            pytest.fail("the body of a refused attempt ran")
+    assert tried == [100]
+
+
+def test_what_is_no_resolution_is_said_to_be_none() -> None:
+    with pytest.raises(ValueError, match=r"not a resolution: .*missing"):
+        Resolution.from_json(b"{}")
+
+
 # Holding more
 
 
@@ -112,19 +181,20 @@ def test_what_is_spent_held_and_in_suspense_counts_against_holding_more(scripts:
     scripts.client.hset(redis_layout.scope("a", "account"), "lifetime:0", "10 20 3")
     scripts.reserve("x", 5, "account", "key:k", "user:u")
 
-    assert scripts.extend("x", 63, 5) == ["refused", 55, "account", "lifetime", 0, 100, 62, 3]
-    assert scripts.extend("x", 56, 5) == ["refused", 55, "key:k", "lifetime", 0, 60, 55, 0]
-    assert scripts.extend("x", 55, 5) == ["held", 0]
+    assert scripts.extend("x", 68) == ["refused", 55, "account", "lifetime", 0, 100, 62, 3]
+    assert scripts.extend("x", 61) == ["refused", 55, "key:k", "lifetime", 0, 60, 55, 0]
+    assert scripts.extend("x", 60) == ["held", 0]
     assert scripts.used("account") == (10, 80, 3)
 
 
 def test_without_a_limit_more_is_held_up_to_what_can_be_counted(scripts: Scripts) -> None:
     scripts.reserve("x", 5, "account")
 
-    assert scripts.extend("x", 5, 5) == ["held", None]
-    assert scripts.extend("x", 5, 5) == ["held", None]
-    free = MAX_NANO - 10
-    assert scripts.extend("x", MAX_NANO, 10) == ["refused", free, "account", "lifetime", 0, MAX_NANO, free, 0]
+    assert scripts.extend("x", 10) == ["held", None]
+    assert scripts.extend("x", 10) == ["held", None]
+    scripts.reserve("y", 7, "account")
+    free = MAX_NANO - 17
+    assert scripts.extend("x", MAX_NANO) == ["refused", free, "account", "lifetime", 0, MAX_NANO, free, 0]
 
 
 def test_what_remains_after_holding_more_is_that_of_the_tightest_limit(scripts: Scripts) -> None:
@@ -132,7 +202,51 @@ def test_what_remains_after_holding_more_is_that_of_the_tightest_limit(scripts: 
     scripts.limit_nano("user:u", 90)
     scripts.reserve("x", 5, "account", "key:k", "user:u")
 
-    assert scripts.extend("x", 5, 5) == ["held", 40]
+    assert scripts.extend("x", 10) == ["held", 40]
+
+
+async def test_the_smallest_part_of_an_instalment_is_held_for_too(bank: Bank) -> None:
+    key = await bank.key()
+    reservation = await bank.ledger.reserve(bank.attempt(key, 1))
+    instalments = Instalments(bank.ledger, reservation, price=lambda tokens: tokens, step=1, most=10)
+
+    await instalments.cover(2)
+
+    assert await bank.used(key) == (0, 2, 0)
+
+
+# The steps of an era
+
+
+def test_only_what_changes_what_was_spent_is_a_step_and_has_its_number(scripts: Scripts) -> None:
+    def count(name: str, *arguments: object) -> Any:
+        return scripts._run(name, LEASES, *arguments)[1]
+
+    later = (int(scripts.client.time()[0]) + 300) * 1000
+    for attempt in ("settled", "in suspense", "void", "late void"):
+        scripts.reserve(attempt, 5, "account")
+    facts = ("k", "prices", "model")
+
+    assert count("settle", "settled", 3, HOLDS, 1000, later, 1) == 1
+    assert count("suspend", "in suspense", 5, 2, HOLDS, later, 1, *facts) == 2
+    assert count("settle", "orphan", 3, HOLDS, 1000, later, 1) == 3
+    assert count("suspend", "late void", 5, 2, HOLDS, later, 1, *facts) == 4
+    assert count("settle", "of an older era", 3, HOLDS, 1000, later, 0) == 4
+    assert [
+        count("settle", "settled", 3, HOLDS, 1000, later, 1),
+        count("settle", "too old", 3, HOLDS, 1000, 1, 1),
+        count("suspend", "in suspense", 5, 3, HOLDS, later, 1, *facts),
+        count("suspend", "settled", 5, 3, HOLDS, later, 1, *facts),
+        count("suspend", "too old", 5, 3, HOLDS, 1, 1, *facts),
+        count("void", "void", 1000),
+        count("void", "late void", 1000),
+        count("void", "never was", 1000),
+        count("void", "settled", 1000),
+    ] == [None] * 9
+    bills = [("in suspense", 3), ("settled", 3), ("settled", 4), ("void", 3), ("stranger", 3), ("running", 3)]
+    scripts.reserve("running", 5, "account")
+    assert [scripts._run("reconcile", LEASES, *bill, 1000)[2] for bill in bills] == [5, None, None, None, None, None]
+    assert scripts.mark()[1] == 5
 
 
 # Looking after what is left

@@ -396,7 +396,7 @@ def test_case_30_a_step_that_fails_half_way_would_be_booked_twice_so_none_begins
         "suspend lost": lambda: scripts.suspend("lost", 5, 5, holds),
         "void x": lambda: scripts.void("x"),
         "reap": scripts.reap,
-        "extend x": lambda: scripts.extend("x", 1, 5),
+        "extend x": lambda: scripts.extend("x", 6),
         "restore lost": lambda: scripts.restore("lost", 5, holds),
         "reconcile late": lambda: scripts.reconcile("late", 2),
     }

@@ -137,6 +137,15 @@ def test_case_05_a_lost_hold_is_found_missing_and_written_again(scripts: Scripts
     assert scripts.used("key:k") == (3, 1, 0)
 
 
+def test_case_05_what_was_held_besides_and_lost_is_held_again(scripts: Scripts) -> None:
+    holds = scripts.reserve("x", 5, "account")[3]
+
+    assert [scripts.restore("x", 9, holds), scripts.restore("x", 7, holds)] == ["restored", "open"]
+    assert scripts.used("account") == (0, 9, 0)
+    assert scripts.settle("x", 3) == "settled"
+    assert scripts.used("account") == (3, 0, 0)
+
+
 @pytest.mark.parametrize("end", ["settled", "voided", "suspense"])
 def test_case_05_what_is_known_is_not_held_again(scripts: Scripts, end: str) -> None:
     holds = scripts.reserve("x", 5, "account")[3]
@@ -158,8 +167,8 @@ def test_more_is_held_where_it_fits_and_only_once(scripts: Scripts) -> None:
     scripts.limit_nano("key:k", 12)
     scripts.reserve("x", 5, "account", "key:k")
 
-    assert scripts.extend("x", 4, 5) == ["held", 3]
-    assert scripts.extend("x", 4, 5) == ["held", 3]
+    assert scripts.extend("x", 9) == ["held", 3]
+    assert [scripts.extend("x", 9), scripts.extend("x", 7)] == [["held", 3]] * 2
     assert scripts.used("account") == scripts.used("key:k") == (0, 9, 0)
     assert scripts.settle("x", 8) == "settled"
     assert scripts.used("key:k") == (8, 0, 0)
@@ -170,8 +179,8 @@ def test_more_than_fits_is_refused_by_the_outermost_limit_and_holds_nothing(scri
     scripts.limit_nano("key:k", 8)
     scripts.reserve("x", 5, "account", "key:k")
 
-    assert scripts.extend("x", 4, 5) == ["refused", 3, "key:k", "lifetime", 0, 8, 3, 0]
-    assert scripts.extend("x", 5, 5)[2] == "account"
+    assert scripts.extend("x", 9) == ["refused", 3, "key:k", "lifetime", 0, 8, 3, 0]
+    assert scripts.extend("x", 10)[2] == "account"
     assert scripts.used("account") == (0, 5, 0)
 
 
@@ -179,8 +188,8 @@ def test_nothing_more_is_held_for_what_is_not_running(scripts: Scripts) -> None:
     scripts.reserve("x", 5, "account")
     scripts.settle("x", 3)
 
-    assert scripts.extend("x", 4, 5) == ["closed", "settled"]
-    assert scripts.extend("never was", 4, 5) == ["closed", None]
+    assert scripts.extend("x", 9) == ["closed", "settled"]
+    assert scripts.extend("never was", 9) == ["closed", None]
 
 
 # What nobody knows the cost of

@@ -141,19 +141,22 @@ class LedgerMachine(RuleBasedStateMachine):
 
         answer = self.scripts.restore(attempt, amount, _holds(SCOPES))
 
-        assert answer == ("restored" if known is None else known.state)
+        is_lost = known is None or (known.state == "open" and amount > known.amount)
+        assert answer == ("restored" if is_lost else known and known.state)
         if known is None:
             self.model.attempts[attempt] = Entry("open", amount, SCOPES)
+        elif is_lost:
+            self.model.attempts[attempt] = replace(known, amount=amount)
 
     @rule(attempt=ATTEMPTS, more=AMOUNTS)
     def extend(self, attempt: str, more: int) -> None:
         known = self.model.attempts.get(attempt, Entry("unknown", 0, ()))
 
-        answer = self.scripts.extend(attempt, more, known.amount)
+        answer = self.scripts.extend(attempt, known.amount + more)
 
         if known.state != "open":
             assert answer[0] == "closed"
-        elif self.model.fits(more, known.scopes):
+        elif not more or self.model.fits(more, known.scopes):
             assert answer[0] == "held"
             self.model.attempts[attempt] = replace(known, amount=known.amount + more)
         else:
