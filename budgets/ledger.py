@@ -57,7 +57,7 @@ class Reservation:
 
     @property
     def estimate(self) -> NanoUSD:
-        """What the attempt has cost by our own idea, kept beside a suspense, and at most its hold; 0 where we have none."""
+        """What the attempt has cost by our own idea, at most its hold, kept beside a suspense; 0 where we have none."""
         return min(self.attempt.amount, self.estimator(self.delivered)) if self.estimator else 0
 
 

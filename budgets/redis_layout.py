@@ -7,10 +7,6 @@ ACCOUNTS = "pm:accounts"
 """Set of all accounts, so that the leases of idle ones are looked after too."""
 
 
-READY = "pm:ready"
-"""String, written to find out whether Redis takes writes."""
-
-
 def leases(account: str) -> str:
     """Sorted set: attempt id → end of its lease."""
     return f"pm:{{{account}}}:leases"

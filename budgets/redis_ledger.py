@@ -162,7 +162,8 @@ class RedisLedger:
     async def extend(self, reservation: Reservation, more: NanoUSD) -> None:
         attempt = reservation.attempt
         if reservation.booked:
-            reply = await self._script("extend", redis_layout.leases(attempt.account), attempt.id, attempt.amount + more)
+            leases, wanted = redis_layout.leases(attempt.account), attempt.amount + more
+            reply = await self._script("extend", leases, attempt.id, wanted)
             match reply:
                 case [b"held", remaining]:
                     reservation.remaining = remaining
@@ -361,6 +362,7 @@ class RedisLedger:
                     "" if accept_after is None else round(accept_after),
                     ESTIMATES_REMEMBERED * 1000,
                     *self._marks.known(account),
+                    boundaries(self._clock()),
                 )
                 self._heard_mark(account, era, count)
                 self.counters.reaped += reaped

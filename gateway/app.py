@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 
 from budgets.errors import LedgerUnavailable
 from budgets.journal import Journal
-from budgets.keys import KeyStore
+from budgets.keys import DEFAULT_ACCOUNT, KeyStore
 from budgets.marks import Marks
 from budgets.price_book import PriceBook
 from budgets.redis_connection import RedisConnection
@@ -128,7 +128,7 @@ class Gateway:
             models_router(callers, self._planner, self._ledger),
             Admin(keys, self._ledger, self._planner, self._changed).router(runtime.admin_key),
             ReconcileApi(reconciliation, self._ledger).router(runtime.admin_key),
-            operations_router(self._connection, self._scrape, self._bill, lambda: self._ledger.behind),
+            operations_router(self._probe, self._scrape, self._bill, lambda: self._ledger.behind),
         )
         self._edge = Edge(
             dict.fromkeys(CHAT_PATHS, ("chat", pipeline.chat)),
@@ -208,6 +208,10 @@ class Gateway:
         counters = self._ledger.counters
         events = {name: getattr(counters, name) for name in counters.__slots__}
         self._metrics.sample(events, self._journal.depth, self._writer.dropped, len(self._ledger.behind))
+
+    async def _probe(self) -> None:
+        """Have the ledger run a script: full, read-only or with a wrong clock, Redis still answers a PING."""
+        await self._ledger.status(DEFAULT_ACCOUNT, "account")
 
     async def _scrape(self) -> bytes:
         self._take_sample()

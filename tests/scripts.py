@@ -61,10 +61,12 @@ class Scripts:
         return self._run("extend", LEASES, attempt, wanted)
 
     def reap(self, most: int = 100) -> int:
-        return int(self._run("reap", LEASES, most, "", ESTIMATES_MS, *self.known)[0])
+        return self._tend(most, "")[0]
 
     def accept(self, after: float, most: int = 100) -> int:
-        return int(self._run("reap", LEASES, most, f"{after:.0f}", ESTIMATES_MS, *self.known)[1])
+        return int(
+            self._run("reap", LEASES, most, f"{after:.0f}", ESTIMATES_MS, *self.known, boundaries(time.time()))[1]
+        )
 
     def reconcile(self, attempt: str, billed: int | str) -> Any:
         return self._run("reconcile", LEASES, attempt, billed, TOMBSTONE_MS)[:2]
@@ -103,6 +105,11 @@ class Scripts:
 
     def lives_for_ever(self, attempt: str) -> bool:
         return self.client.pttl(f"pm:{{a}}:attempt:{attempt}") == -1
+
+    def _tend(self, most: int, accept_after: str) -> tuple[int, int]:
+        now = boundaries(time.time())
+        reaped, accepted, *_ = self._run("reap", LEASES, most, accept_after, ESTIMATES_MS, *self.known, now)
+        return reaped, accepted
 
     def _run(self, name: str, key: str, *args: str | int) -> Any:
         return self.client.eval(load_script(name).source, 1, key, *args)

@@ -72,6 +72,16 @@ end
 
 local LIFETIME = { window = "lifetime", pattern = "lifetime=(%d+)", id = "lifetime:0", resets_at = 0 }
 
+-- The calendar in `windows`, once it is sure that the clocks of Redis and of the gateway agree on now.
+local function checked_clock(windows, now)
+  local earliest, latest, rest = string.match(windows, "^(%d+) (%d+)(.*)$")
+  if now < tonumber(earliest) or now > tonumber(latest) then
+    local apart = now - (earliest + latest) / 2
+    fail("CLOCK", "the clock of Redis is " .. digits(apart) .. " s ahead of the gateway's; set them right")
+  end
+  return rest
+end
+
 -- The periods of now ---------------------------------------------------------------------------------------------
 
 -- `windows` is what the gateway knows of the calendar (budgets/windows.py): the earliest and the latest instant that
@@ -80,11 +90,7 @@ local LIFETIME = { window = "lifetime", pattern = "lifetime=(%d+)", id = "lifeti
 -- latest period that was used stays.
 -- Returns the periods, lifetime first, and the era and the count of the mark, which are read on the way.
 local function current_periods(windows, now)
-  local earliest, latest, rest = string.match(windows, "^(%d+) (%d+)(.*)$")
-  if now < tonumber(earliest) or now > tonumber(latest) then
-    local apart = now - (earliest + latest) / 2
-    fail("CLOCK", "the clock of Redis is " .. digits(apart) .. " s ahead of the gateway's; set them right")
-  end
+  local rest = checked_clock(windows, now)
   local periods, asked, number = { LIFETIME }, { "era", "count" }, 1
   for window, a, b, c, d in string.gmatch(rest, "(%l+) (%d+) (%d+) (%d+) (%d+)") do
     number = number + 1
@@ -96,7 +102,9 @@ local function current_periods(windows, now)
     local period, used = periods[i], tonumber(mark[i + 1] or 0)
     local second, third, fourth = tonumber(period[2]), tonumber(period[3]), tonumber(period[4])
     local start, ends, at = period[1], second, 1
-    if now >= third or used >= third then
+    if used >= fourth then -- both clocks were ahead, and are back: that period goes on, about as long as the one before
+      start, ends, at = digits(used), used + fourth - third, 4
+    elseif now >= third or used >= third then
       start, ends, at = period[3], fourth, 3
     elseif now >= second or used >= second then
       start, ends, at = period[2], third, 2

@@ -7,12 +7,14 @@
 -- ARGV[3]  how long to remember an accepted estimate, ms: an export that comes late can still raise it
 -- ARGV[4]  the era that the gateway knows, or nothing
 -- ARGV[5]  the count of that era that the gateway knows
+-- ARGV[6]  windows: see current_periods
 --
 -- Returns {how many were moved, how many were accepted, era, count}; as many as the most means that there may be more.
 -- Nothing is touched where Redis has lost what the gateway knows.
 
 local most, remembered = money(ARGV[1]), money(ARGV[3])
 local now, now_ms = clock()
+checked_clock(ARGV[6], now) -- one that has jumped ahead makes everything look old
 local mark = redis.call("HMGET", MARK, "era", "count")
 local era, count = mark[1] or "", tonumber(mark[2] or 0)
 

@@ -10,9 +10,7 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
-from budgets import redis_layout
 from budgets.errors import BudgetError
-from budgets.redis_connection import RedisConnection
 from gateway.telemetry.exposition import CONTENT_TYPE
 from gateway.upstream.sandbox import SandboxBill
 
@@ -29,12 +27,15 @@ BEHIND = (
 
 
 def operations_router(
-    connection: RedisConnection,
+    probe: Callable[[], Awaitable[object]],
     metrics: Callable[[], Awaitable[bytes]],
     bill: SandboxBill,
     behind: Callable[[], Mapping[str, float]],
 ) -> APIRouter:
-    """The endpoints that need no key. `behind`: the accounts of which Redis has lost data, and since when."""
+    """The endpoints that need no key.
+
+    `probe` has the ledger run a script. `behind`: the accounts of which Redis has lost data, and since when.
+    """
     router = APIRouter(tags=["operations"])
 
     @router.head("/healthz", include_in_schema=False)
@@ -49,7 +50,7 @@ def operations_router(
         """All callers can be served; with `callers=without_budget`, those without one, who do not need the ledger."""
         if callers == "without_budget":
             return JSONResponse({"status": "ok", "callers": {"without_budget": "served"}})
-        return await _ledger_readiness(connection, behind())
+        return await _ledger_readiness(probe, behind())
 
     @router.get("/metrics")
     async def prometheus() -> Response:
@@ -64,10 +65,10 @@ def operations_router(
     return router
 
 
-async def _ledger_readiness(connection: RedisConnection, behind: Mapping[str, float]) -> JSONResponse:
-    """Whether callers with a budget are served, and why not: known within the connection's own deadline."""
+async def _ledger_readiness(probe: Callable[[], Awaitable[object]], behind: Mapping[str, float]) -> JSONResponse:
+    """Whether callers with a budget are served, and why not: known within the ledger's own deadline."""
     try:
-        await connection.call("SET", redis_layout.READY, 1)  # full, read-only or forbidden, it still answers a PING
+        await probe()
     except BudgetError as exc:
         body: dict[str, Any] = {"status": "unavailable", "ledger": str(exc), "callers": CAPPED_REFUSED, "reason": AWAY}
         return JSONResponse(body, status_code=503)

@@ -1,4 +1,4 @@
-"""The scripts where Redis has lost something, or nobody knows what an attempt cost: marks, restore, accept, reconcile."""
+"""The scripts where Redis has lost something or nobody knows a cost: marks, restore, accept, reconcile."""
 
 import pytest
 import redis

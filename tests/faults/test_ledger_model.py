@@ -227,6 +227,39 @@ class LedgerMachine(RuleBasedStateMachine):
         reservation.sent = True
         self.bill.setdefault(reservation.attempt.id, min(billed, reservation.attempt.amount))
 
+    @rule(pick=PICKS, more=AMOUNTS, fault=FAULTS)
+    @precondition(lambda self: self.running())
+    def extend(self, pick: int, more: int, fault: Fault | None) -> None:
+        self.do(self._extend(*picked(self.running(), pick), more, fault))
+
+    async def _extend(self, teller: Teller, reservation: Reservation, more: int, fault: Fault | None) -> None:
+        attempt, wanted = reservation.attempt, reservation.attempt.amount + more
+        heard = not reservation.booked or (not teller.is_cut and fault in {None, "twice"})
+        state, fits = self.model.state(attempt.id), self.can_hold(attempt, wanted)
+
+        def hold_more(model: Model) -> None:
+            if model.state(attempt.id) == "open" and self.can_hold(attempt, wanted):
+                model.hold(attempt.id, wanted, attempt.scopes)
+
+        teller.worker.wire.fault = fault if reservation.booked else None
+        try:
+            await teller.worker.ledger.extend(reservation, more)
+        except BudgetExceeded:
+            assert (heard, state, fits) == (True, "open", False)
+        except LedgerUnavailable:
+            assert not heard or state != "open"
+        else:
+            assert heard
+            assert attempt.amount == wanted
+        if reservation.booked and not teller.is_cut and fault not in {"lost", "late"}:
+            hold_more(self.model)
+        self.keep_what_is_late(teller, hold_more)
+
+    def can_hold(self, attempt: Attempt, amount: int) -> bool:
+        """Whether an attempt that holds something may hold so much."""
+        known = self.model.attempts.get(attempt.id)
+        return known is not None and self.model.fits(amount - known.amount, attempt.scopes)
+
     @rule(pick=PICKS, known=st.booleans(), overrun=st.sampled_from([0, 0, 0, 3]), fault=FAULTS)
     @precondition(lambda self: self.running())
     def end(self, pick: int, known: bool, overrun: int, fault: Fault | None) -> None:
