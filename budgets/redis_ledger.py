@@ -306,10 +306,10 @@ class RedisLedger:
         while True:
             await self._doubtful.wait()
             self._doubtful.clear()
+            await self._try(self._hold_all_again)  # first, for their room is given to others meanwhile
             if not await self._try(self._outbox.replay):
                 self._doubtful.set()
                 await asyncio.sleep(self._beat)
-            await self._try(self._hold_all_again)
 
     async def _hold_all_again(self) -> None:
         for attempt_id in list(self._running):

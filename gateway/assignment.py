@@ -1,9 +1,10 @@
-"""What a supervisor and its workers tell each other: one line of JSON down, single bytes up.
+"""What a supervisor and its workers tell each other: one line of JSON down, signals later, single bytes up.
 
 The line goes to the worker's standard input, which stays open for as long as the supervisor lives.
 """
 
 import json
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,11 @@ READY = b"r"
 """The worker accepts connections."""
 RELOAD = b"c"
 """The worker was asked to have all workers read the configuration anew."""
+LEAVE = signal.SIGUSR1
+"""To a worker: a successor serves the same sockets. Let nobody in any more, serve who is in, and end."""
+LEAVING_GRACE = 10.0
+"""Seconds for which a worker that leaves keeps connections on which nothing is asked. By then clients let go of them by
+themselves (httpx after 5 s), so that none is closed in the moment in which it sends a request."""
 
 
 @dataclass(frozen=True, slots=True)

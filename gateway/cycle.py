@@ -17,6 +17,11 @@ class Cycle(RequestResponseCycle):
     _head = b""
     """The head, until it is sent: only then the answer has started, and nothing else can be told in its place."""
 
+    @property
+    def has_head(self) -> bool:
+        """Whether it is settled what the head says, sent or not."""
+        return bool(self._head) or self.response_started
+
     async def send(self, message: Any) -> None:
         """See ASGI. Waits while the client does not read."""
         if self.flow.write_paused and not self.disconnected:
@@ -25,7 +30,7 @@ class Cycle(RequestResponseCycle):
             return
         if self.response_complete:
             raise RuntimeError("the answer is complete already")
-        if self._head or self.response_started:
+        if self.has_head:
             self._go_on(message.get("body", b""), more=message.get("more_body", False))
         else:
             self._begin(message["status"], message.get("headers", ()))

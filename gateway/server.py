@@ -25,6 +25,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.api.errors import INVALID, SERVER, Refusal
+from gateway.assignment import LEAVING_GRACE
 from gateway.cycle import Cycle
 from gateway.ids import sequential_ids
 
@@ -112,10 +113,14 @@ class Protocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._reader_deadline: asyncio.TimerHandle | None = None
         self._answering: RequestResponseCycle | None = None
+        self.cycle: Cycle
         self._unproductive_bytes = 0
         """Received since the head began or since the last piece of body: what the parser may be hoarding."""
         self._ending = False
         self._draining = False
+        self.grace: float | None = None
+        """Seconds for which a connection without a request may stay after the shutdown began, where that is not the
+        usual `SHUTDOWN_GRACE`: a successor serves, and nobody waits for this process to end."""
 
     # The connection
 
@@ -167,10 +172,15 @@ class Protocol(HttpToolsProtocol):
         """Answer what is there or on its way, then close. Called once by the server."""
         self._draining = True
         if self._is_answering():
-            self.cycle.keep_alive = False
+            if self.grace is None or not self.cycle.has_head:  # else the client was promised that it may go on
+                self.cycle.keep_alive = False
         elif self._ending or self._reading is Reading.NOTHING:
-            self._unset_keepalive_if_required()
-            self._set_deadline(min(SHUTDOWN_GRACE, self._limits.header_timeout))
+            self._await_last_request()
+
+    def _await_last_request(self) -> None:
+        self._unset_keepalive_if_required()
+        self._awaited = Reading.HEAD
+        self._set_deadline(self.grace or min(SHUTDOWN_GRACE, self._limits.header_timeout))
 
     def close(self) -> None:
         """Close after an answer, at once where the whole request was read."""
@@ -274,6 +284,8 @@ class Protocol(HttpToolsProtocol):
             self.end()  # nobody knows whether the body will follow or the next request
         elif not self.transport.is_closing():
             self._watch()
+            if self._draining and self._reading is Reading.NOTHING and not self._is_answering():
+                self._await_last_request()
 
     # Deadlines and refusals
 
@@ -344,7 +356,10 @@ class Protocol(HttpToolsProtocol):
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server under somebody else's signals: `stop()` ends it, a second `stop()` ends it without waiting."""
+    """uvicorn's server under somebody else's signals: `stop()` ends it, a second `stop()` ends it without waiting.
+
+    `leave()` ends it too, where a successor serves the same sockets.
+    """
 
     def __init__(
         self, app: ASGI3Application, limits: Limits, shutdown_timeout: float, on_started: Callable[[], None]
@@ -371,7 +386,15 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self._on_started = on_started
+        self._shutdown_timeout = shutdown_timeout
         self._stopping = asyncio.Event()
+        self._is_leaving = False
+
+    def leave(self) -> None:
+        """Leave the sockets, and who waits there, to a successor; serve the open connections to their end."""
+        if not self.should_exit:
+            self._is_leaving = True
+            self.stop()
 
     def stop(self) -> None:
         self.force_exit = self.should_exit
@@ -394,8 +417,8 @@ class Server(uvicorn.Server):
                 await asyncio.wait_for(self._stopping.wait(), 1.0)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the listeners, let in those whom the kernel has already let in, and drain."""
-        doors = [listener.dup() for listener in sockets or []]
+        """Close the listeners, let in those whom the kernel has already let in unless a successor does, and drain."""
+        doors = [] if self._is_leaving else [listener.dup() for listener in sockets or []]
         for server in self.servers:
             server.close()
         for listener in sockets or []:
@@ -405,7 +428,15 @@ class Server(uvicorn.Server):
         late = [connection for door in doors for connection in _waiting(door)]
         for connection in late:
             await asyncio.get_running_loop().connect_accepted_socket(self._make_protocol, connection)
+        if self._is_leaving:
+            self._grant_time()
         await super().shutdown()
+
+    def _grant_time(self) -> None:
+        """Nobody waits for this process to end: an idle connection may stay a while, and what it asks last runs on."""
+        for protocol in self.server_state.connections:
+            cast("Protocol", protocol).grace = LEAVING_GRACE
+        self.config.timeout_graceful_shutdown = ceil(self._shutdown_timeout + LEAVING_GRACE)
 
     def _make_protocol(self) -> asyncio.Protocol:
         return self.config.http_protocol_class(  # type: ignore[call-arg]

@@ -2,10 +2,14 @@
 
 It serves nothing itself, so no request can bring it down. Its children end when it does: they see the end of their
 standard input. Only the embedded Redis outlives a crash, with its data, and the next supervisor attaches to it.
+
+SIGTERM and SIGINT stop everything, SIGHUP has the configuration read anew, and SIGUSR1 restarts the workers one after
+the other while they serve.
 """
 
 import asyncio
 import fcntl
+import logging
 import os
 import shutil
 import signal
@@ -19,13 +23,14 @@ from pathlib import Path
 
 from budgets.embedded import runtime_folder
 from budgets.errors import RedisServerFailed
-from gateway.assignment import Assignment
+from gateway.assignment import LEAVING_GRACE, Assignment
 from gateway.children import Child, Program, Sandbox, Worker
+from gateway.configuration import ConfigurationError, Problem
 from gateway.errors import CannotStart
 from gateway.ledger_server import LedgerServer
 from gateway.listeners import open_listeners, split_address
 from gateway.secrets import Secrets, find_secrets
-from gateway.settings import Runtime, Settings
+from gateway.settings import Runtime, Settings, load
 from gateway.telemetry.logs import LineWriter, configure
 
 WORKER = (sys.executable, "-P", "-m", "gateway.worker")
@@ -34,6 +39,7 @@ SANDBOX_BILL = "sandbox-bill.jsonl"
 SANDBOX_STOP_TIMEOUT = 5.0
 BOOKING_TIME = 10.0
 """Seconds that a worker has, after the time for open streams, to book what was spent."""
+_logger = logging.getLogger(__name__)
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 
 
@@ -46,6 +52,35 @@ class Orders:
     environ: Mapping[str, str]
     overrides: Mapping[str, Mapping[str, object]]
     worker_command: Sequence[str]
+
+    def renewed(self) -> Settings:
+        """What the settings are now, as new workers would have them.
+
+        Raises ConfigurationError where it is wrong, or where they could not be served by what has been started.
+        """
+        fresh = load(self.config_path, self.environ, overrides=self.overrides)
+        before, now = _only_at_the_start(self.settings), _only_at_the_start(fresh)
+        changed = [name for name in now if now[name] != before[name]]
+        if fresh.uses_sandbox and not self.settings.uses_sandbox:
+            changed.append("providers")
+        if changed:
+            problems = (Problem(name, None, "is taken only when the whole gateway is started anew") for name in changed)
+            raise ConfigurationError(*problems)
+        return fresh
+
+
+def _only_at_the_start(settings: Settings) -> dict[str, object]:
+    """Settings that new workers alone cannot take."""
+    server, redis = settings.server, settings.redis
+    return {
+        "data_dir": settings.data_dir,
+        "server.host": server.host,
+        "server.port": server.port,
+        "server.workers": server.workers,
+        "admin.listen": settings.admin.listen,
+        "redis.url": redis.url,
+        "secrets": settings.secrets,
+    }
 
 
 class Supervisor:
@@ -98,6 +133,7 @@ class Supervisor:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, household.stop)
             loop.add_signal_handler(signal.SIGHUP, household.reload)
+            loop.add_signal_handler(signal.SIGUSR1, household.restart)
             url = _url(settings.server.host, listeners[0][0])
             await household.live(lambda: on_ready(url))
 
@@ -141,6 +177,8 @@ class Household:
         self._sandbox = Sandbox(Program(SANDBOX, orders.environ), bill) if settings.uses_sandbox else None
         self._life = asyncio.timeout(None)  # `stop()` sets the time
         self._ending = False
+        self._restart_asked = asyncio.Event()
+        self._shutdown_timeout = settings.server.shutdown_timeout
 
     async def live(self, on_ready: Callable[[], None]) -> None:
         """Start everything, tell `on_ready`, serve until `stop()`, stop everything. Raises CannotStart."""
@@ -156,6 +194,7 @@ class Household:
                     background.append(tasks.create_task(self._ledger.keep()))
                     await asyncio.gather(*(child.ready for child in children))
                     on_ready()
+                    background.append(tasks.create_task(self._restart_when_asked()))
                     await asyncio.Event().wait()
             except TimeoutError:
                 pass  # the life is over
@@ -173,7 +212,7 @@ class Household:
         """End the life, even before everything has started; called again, do not wait for answers under way."""
         if self._ending:
             for worker in self._workers:
-                worker.stop()
+                worker.hurry()
         else:
             self._life.reschedule(0)
 
@@ -181,6 +220,36 @@ class Household:
         """Have all workers read the configuration anew."""
         for worker in self._workers:
             worker.reload()
+
+    def restart(self) -> None:
+        """Restart the workers, one after the other, while they serve; asked during a restart, once more after it."""
+        self._restart_asked.set()
+
+    async def _restart_when_asked(self) -> None:
+        while await self._restart_asked.wait():
+            self._restart_asked.clear()
+            await self._restart_all()
+
+    async def _restart_all(self) -> None:
+        """Where something is wrong, the workers that have not been restarted go on as they are."""
+        done = 0
+        try:
+            settings = await asyncio.to_thread(self._orders.renewed)
+            self._shutdown_timeout = max(self._shutdown_timeout, settings.server.shutdown_timeout)
+            for worker in self._workers:
+                await worker.restart(self._patience + LEAVING_GRACE)
+                done += 1
+        except (ConfigurationError, CannotStart) as exc:
+            if self._ending:
+                return  # the successor was stopped together with everything else
+            _logger.error("%d of %d workers were restarted: %s", done, len(self._workers), exc)
+        else:
+            _logger.info("all workers were restarted")
+
+    @property
+    def _patience(self) -> float:
+        """Seconds that a worker may take to end, the longest since this gateway was started."""
+        return self._shutdown_timeout + BOOKING_TIME
 
     def _boot(self) -> Assignment:
         """What all workers are told, once the ledger's server answers. Blocks. Raises CannotStart."""
@@ -207,8 +276,7 @@ class Household:
             listener.close()  # first, so that nobody is let in after a worker has looked who waits at the door
         for worker in self._workers:
             worker.stop()
-        patience = self._orders.settings.server.shutdown_timeout + BOOKING_TIME
-        await asyncio.gather(*(worker.ended(patience) for worker in self._workers))
+        await asyncio.gather(*(worker.ended(self._patience) for worker in self._workers))
         if self._sandbox is not None:
             self._sandbox.stop()
             await self._sandbox.ended(SANDBOX_STOP_TIMEOUT)

@@ -1,7 +1,7 @@
 """One gateway process, `python -m gateway.worker`: serves the sockets it inherits until its supervisor says or dies.
 
-SIGTERM and the end of standard input mean: accept no more, answer what is under way, exit. SIGHUP means: read the
-configuration anew.
+SIGTERM and the end of standard input mean: accept no more, answer what is under way, exit. SIGUSR1 means the same where
+a successor serves the sockets already. SIGHUP means: read the configuration anew.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import uvloop
 
-from gateway.assignment import READY, RELOAD, Assignment
+from gateway.assignment import LEAVE, READY, RELOAD, Assignment
 from gateway.configuration import ConfigurationError
 from gateway.server import Limits, Server
 from gateway.settings import Runtime, Settings, load
@@ -86,6 +86,7 @@ async def _serve(app: Application, assignment: Assignment, settings: Settings) -
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
+    loop.add_signal_handler(LEAVE, server.leave)
     loop.add_signal_handler(signal.SIGHUP, _reload, app)
     loop.add_reader(sys.stdin.fileno(), _supervisor_died, loop, server)
     await server.serve([socket.socket(fileno=listener) for listener in assignment.listeners])
@@ -99,7 +100,8 @@ def _tell(notices: int, notice: bytes) -> None:
 def _supervisor_died(loop: asyncio.AbstractEventLoop, server: Server) -> None:
     """Standard input can be read: nothing more is ever written there, so this is its end."""
     loop.remove_reader(sys.stdin.fileno())
-    server.stop()
+    if not server.should_exit:  # else it is about to end, and to be told twice would mean to hurry
+        server.stop()
 
 
 def _reload(app: Application) -> None:

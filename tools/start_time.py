@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from callers import chat
 from gateway_process import GatewayProcess
+
+from gateway.chaos.load import chat
 
 RUNS = 5
 PROGRAMS = ("gateway.worker", "gateway.sandbox", "valkey-server")

@@ -18,10 +18,12 @@ from rich.live import Live
 from gateway.cli.admin_api import AdminApi, admin_key, connect
 from gateway.cli.demo_agents import CAST, Actor, Agent, Stage
 from gateway.cli.demo_board import board, greet
-from gateway.cli.demo_gateway import GatewayProcess
+from gateway.cli.errors import CommandError
 from gateway.cli.keys import limit_fields
 from gateway.cli.tables import console
 from gateway.detection import sandbox
+from gateway.errors import CannotStart
+from gateway.process import GatewayProcess
 
 app = typer.Typer()
 
@@ -54,7 +56,10 @@ def demo(
         folder = (data or Path(temporary)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         chosen = None if real else _sandbox_configuration(folder)
-        asyncio.run(_demonstrate(folder, Options(port, chosen, agents, requests, pace), console()))
+        try:
+            asyncio.run(_demonstrate(folder, Options(port, chosen, agents, requests, pace), console()))
+        except CannotStart as exc:
+            raise CommandError(str(exc)) from exc
 
 
 def _sandbox_configuration(folder: Path) -> Path:
@@ -81,7 +86,7 @@ async def _demonstrate(folder: Path, options: Options, screen: Console) -> None:
 
 @asynccontextmanager
 async def _watched(gateway: GatewayProcess, stopped: asyncio.Event) -> AsyncIterator[None]:
-    """Raises CommandError, and sets `stopped`, should the gateway end before the body does."""
+    """Raises CannotStart, and sets `stopped`, should the gateway end before the body does."""
     death = asyncio.create_task(gateway.died())
     death.add_done_callback(lambda _: stopped.set())
     try:

@@ -74,7 +74,8 @@ class Sandbox:
             raise scripted(fault.status, fault.retry_after)
         choices = answers(request, fault.length)
         usage = _usage(request, choices, self._cache.read(request))
-        answer = ChatAnswer(request.model, choices, usage_shape(usage, fault.usage), int(time.time()))
+        shape = usage_shape(usage, fault.usage)
+        answer = ChatAnswer(request.model, choices, shape, int(time.time()), fault.usage_twice)
         with Charge(self._bill, _attempt(exchange, request, usage), fault.policy) as charge:
             if request.stream:
                 work = _stream(exchange, answer, fault, charge, include_usage=request.include_usage)
@@ -116,7 +117,7 @@ def _usage(request: ChatRequest, choices: list[Answer], cached_tokens: int) -> U
 
 
 def _attempt(exchange: Exchange, request: ChatRequest, usage: Usage) -> Attempt:
-    attempt_id = exchange.headers.get(b"x-paymaster-attempt")
+    attempt_id = exchange.headers.get(b"x-paymaster-attempt") or exchange.headers.get(b"x-client-request-id")
     key = exchange.headers.get(b"x-paymaster-key")
     return Attempt(
         id=None if attempt_id is None else attempt_id.decode("latin-1"),

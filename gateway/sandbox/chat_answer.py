@@ -25,12 +25,16 @@ class Event(NamedTuple):
 
 @dataclass(slots=True)
 class ChatAnswer:
-    """The choices of one answer and what its usage claims (None: nothing); `created` in whole seconds."""
+    """The choices of one answer and what its usage claims (None: nothing); `created` in whole seconds.
+
+    With `usage_twice` a stream that is asked for its usage tells it two times.
+    """
 
     model: Model
     choices: list[Answer]
     usage: dict[str, Any] | None
     created: int
+    usage_twice: bool = False
     id: str = field(default_factory=lambda: f"chatcmpl-{token_hex(12)}")
 
     def whole(self) -> bytes:
@@ -56,7 +60,8 @@ class ChatAnswer:
             ended = choice % (index, answer.finish_reason.encode())
             yield Event(head + b',"choices":[' + ended + b"]" + tail, closing=True)
         if include_usage and self.usage is not None:
-            yield Event(head + b',"choices":[],"usage":' + orjson.dumps(self.usage) + b"}\n\n", closing=True)
+            for _ in range(2 if self.usage_twice else 1):
+                yield Event(head + b',"choices":[],"usage":' + orjson.dumps(self.usage) + b"}\n\n", closing=True)
         yield Event(_DONE, closing=True)
 
     def _head(self, kind: str) -> dict[str, Any]:

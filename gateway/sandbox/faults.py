@@ -10,6 +10,7 @@ In the text of the last user message, as many as wanted:
     [[stall]]  [[stall 5]]  [[stall 5 after=3]]   silence (an hour, or 5 s) before the first byte, or after 3 events
     [[slow 50ms]]     the pause between events (3 ms where nothing is said)
     [[no-usage]]      an answer without usage
+    [[double-usage]]  a stream whose usage comes twice
     [[absurd-usage]]  [[absurd-usage negative]]   a usage that cannot be; kinds: usage_shapes.py
     [[long 400]]      an answer of 400 tokens; the request's own cap still holds
     [[bill delivered]]  [[bill nothing]]   what a broken-off answer costs (else: everything, `all`)
@@ -54,6 +55,7 @@ class Fault:
     breaks: Break | None = None
     breaks_after: int = 0
     usage: str = HONEST
+    usage_twice: bool = False
     length: int | None = None
     policy: Policy = "all"
 
@@ -123,6 +125,12 @@ def _no_usage(words: list[str]) -> dict[str, Any]:
     return {"usage": NONE}
 
 
+def _double_usage(words: list[str]) -> dict[str, Any]:
+    if words:
+        raise ValueError("nothing is expected after it")
+    return {"usage_twice": True}
+
+
 def _absurd_usage(words: list[str]) -> dict[str, Any]:
     kind = _only(words or ["huge"])
     if kind not in ABSURDITIES:
@@ -150,6 +158,7 @@ _DIRECTIVES: dict[str, Callable[[list[str]], dict[str, Any]]] = {
     "stall": _stall,
     "slow": _slow,
     "no-usage": _no_usage,
+    "double-usage": _double_usage,
     "absurd-usage": _absurd_usage,
     "long": _long,
     "bill": _bill,

@@ -1,15 +1,18 @@
 """Numbers that outlive the process that counts them: doubles in a memory-mapped file, named in a list beside it.
 
 Adding to one costs about 0.1 µs and no system call. The kernel keeps what was written when the process is killed; only
-a crash of the machine loses it.
+a crash of the machine loses it. The list is locked while its process lives, so no two count into one file.
 """
 
+import fcntl
 import logging
 import mmap
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
+from io import FileIO
+from itertools import count
 from pathlib import Path
 from typing import TypeAlias
 
@@ -30,8 +33,9 @@ _logger = logging.getLogger(__name__)
 
 
 class Counts:
-    """Named runs of doubles of one process, in memory, or in files that its successor continues.
+    """Named runs of doubles of one process, in memory, or in files that a successor continues when it has ended.
 
+    While another process counts into the files at `path`, `<path>~1` is taken, and so on.
     `<path>.values` holds whole segments of doubles; `<path>.names` one JSON line for each run: `[start, width, name…]`.
     A run is named after its numbers exist, so neither a reader nor a successor finds a name without numbers.
     Adding to a number cannot fail. Where the disk is full, new runs are counted in memory alone.
@@ -41,9 +45,12 @@ class Counts:
         self.runs: dict[Name, Cells] = {}
         self._segments: list[Cells] = []
         self._end = 0
-        self._names = path and path.with_suffix(NAMES_SUFFIX)
-        self._values = path and path.with_suffix(VALUES_SUFFIX)
-        if self._names is not None and self._names.exists():
+        self._names: Path | None = None
+        self._lock: FileIO | None = None
+        if path is not None:
+            self._names, self._lock = _locked(path)
+        self._values = self._names and self._names.with_suffix(VALUES_SUFFIX)
+        if self._names is not None:
             self._continue(self._names)
 
     def cells(self, name: Name, width: int) -> Cells:
@@ -58,6 +65,11 @@ class Counts:
             cells = memoryview(array("d", bytes(8 * width)))
         self.runs[name] = cells
         return cells
+
+    def close(self) -> None:
+        """Let a successor go on from here; nothing is to be counted any more."""
+        if self._lock is not None:
+            self._lock.close()
 
     def _kept(self, name: Name, width: int) -> Cells:
         if self._end % SEGMENT_CELLS + width > SEGMENT_CELLS:  # a run does not cross segments
@@ -92,13 +104,46 @@ class Counts:
             return memoryview(mmap.mmap(values.fileno(), SEGMENT_BYTES, offset=start)).cast("d")
 
 
-def read_folder(folder: Path) -> Iterator[tuple[Name, Sequence[float]]]:
-    """Every run of every process that counts, or counted, under `folder`; safe while they go on."""
+def read_folder(folder: Path, of_the_living: Container[str] = ()) -> Iterator[tuple[Name, Sequence[float]]]:
+    """Every run of every process that counts, or counted, under `folder`; safe while they go on.
+
+    Series `of_the_living` are left out where the process has ended.
+    """
     for names in sorted(folder.glob(f"*{NAMES_SUFFIX}")):
+        ended = _has_ended(names)
         runs = list(_named(names))  # before the numbers, which exist earlier than their names
-        values = memoryview(names.with_suffix(VALUES_SUFFIX).read_bytes()).cast("d")
+        values = memoryview(names.with_suffix(VALUES_SUFFIX).read_bytes()).cast("d") if runs else ()
         for start, width, name in runs:
-            yield name, values[start : start + width]
+            if not (ended and name[0] in of_the_living):
+                yield name, values[start : start + width]
+
+
+def _locked(path: Path) -> tuple[Path, FileIO] | tuple[None, None]:
+    """The list of the first of `path`, `<path>~1`, … that nobody counts into, now ours; none where no file can be."""
+    for number in count():
+        names = path.with_name(f"{path.name}~{number}" if number else path.name).with_suffix(NAMES_SUFFIX)
+        try:
+            lock = FileIO(names, "a")
+        except OSError as exc:
+            _logger.warning("what is counted will not outlive this process: %s", exc.strerror)
+            return None, None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+        else:
+            return names, lock
+    raise AssertionError("there is always one more number")
+
+
+def _has_ended(names: Path) -> bool:
+    """Whether nobody counts into the file any more. A process that starts just now may take the next one instead."""
+    with FileIO(names) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def _named(names: Path) -> Iterator[tuple[int, int, Name]]:

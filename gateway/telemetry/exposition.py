@@ -85,10 +85,11 @@ class _Scrape(Collector):
 
 
 def _merged(metrics: Metrics) -> dict[Name, list[float]]:
-    """The numbers of all workers, dead ones included, made one."""
+    """The numbers of all workers made one: what dead ones counted too, but not how they stood."""
+    gauges = {series.name for series in semconv.ALL if series.kind == "gauge"}
     biggest = {series.name for series in semconv.ALL if series.merge == "max"}
     merged: dict[Name, list[float]] = {}
-    for name, run in read_folder(metrics.folder) if metrics.folder else metrics.counts.runs.items():
+    for name, run in read_folder(metrics.folder, gauges) if metrics.folder else metrics.counts.runs.items():
         so_far = merged.setdefault(name, [0.0] * len(run))
         combine = max if name[0] in biggest else float.__add__
         so_far[:] = map(combine, so_far, run)

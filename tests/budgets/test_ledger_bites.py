@@ -1,5 +1,6 @@
 """What the peers' bugs of tests/mutations, or a slip of the pen, would do to the ledger where no other test notices."""
 
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import fields
 from pathlib import Path
@@ -16,6 +17,7 @@ from budgets.instalments import Instalments
 from budgets.ledger import Attempt, LedgerCounters, Reservation, Resolution, reserved
 from budgets.money import MAX_NANO
 from budgets.redis_ledger import RedisLedger
+from budgets.windows import boundaries
 
 HOLDS = "account lifetime:0"
 
@@ -253,18 +255,19 @@ def test_only_what_changes_what_was_spent_is_a_step_and_has_its_number(scripts: 
 
 
 def test_who_looks_after_an_account_hears_its_mark(scripts: Scripts) -> None:
-    tend = (LEASES, 10, "", 1000)
-    assert scripts._run("reap", *tend, "", 0) == [0, 0, "", 0]
+    def tended(accept_after: str = "") -> Any:
+        return scripts._run("reap", LEASES, 10, accept_after, 1000, *scripts.known, boundaries(time.time()))
 
+    assert tended() == [0, 0, "", 0]
     scripts.reserve("x", 5, "account")
     scripts.settle("x", 5)
     scripts.reserve("y", 5, "account")
     scripts.let_leases_run_out()
     era, count = scripts.known = scripts.mark()
 
-    assert scripts._run("reap", *tend, era, count) == [1, 0, era, count]
+    assert tended() == [1, 0, era, count]
     scripts.suspend("z", 5, 2, HOLDS)
-    assert scripts._run("reap", LEASES, 10, "0", 1000, era, count) == [0, 2, era, count + 3]
+    assert tended("0") == [0, 2, era, count + 3]
 
 
 def test_what_is_listed_in_suspense_and_is_not_is_cleared_away(scripts: Scripts) -> None:

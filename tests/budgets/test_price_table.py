@@ -204,4 +204,4 @@ def test_the_command_needs_litellm_or_a_table(tmp_path: Path) -> None:
     finished = subprocess.run(command, check=False, capture_output=True, text=True)
 
     assert finished.returncode != 0
-    assert "none.json" in finished.stderr
+    assert f"no table {tmp_path / 'none.json'}" in finished.stderr

@@ -8,8 +8,9 @@ import os
 from collections import Counter
 from decimal import Decimal
 
-from callers import Answer, Caller, chat, crowd
 from gateway_process import GatewayProcess, Key, Money
+
+from gateway.chaos.load import Answer, Caller, chat, crowd
 
 CALLERS = 64
 ROUNDS = 500 if os.environ.get("PAYMASTER_FULL") else 20

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 import pytest
-from callers import Caller, chat, crowd
 from gateway_process import GatewayProcess, Key, until
+
+from gateway.chaos.load import Caller, chat, crowd
 
 log = logging.getLogger(__name__)
 

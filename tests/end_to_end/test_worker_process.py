@@ -5,8 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from callers import chat
 from gateway_process import ROOT, GatewayProcess
+
+from gateway.chaos.load import chat
 
 MAX_IDLE_BYTES = 80 * 2**20
 

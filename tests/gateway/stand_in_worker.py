@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,8 @@ class StandIn:
     ) -> None:
         if "broken" in settings.models:
             sys.exit("broken on purpose")
+        while "held" in settings.models and not (settings.data_dir / "go").exists():
+            time.sleep(0.01)
         self.settings = settings
         self.runtime = runtime
         self.reread = reread

@@ -1,12 +1,11 @@
 import asyncio
-from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from gateway.children import Child, Program
+from gateway.children import Child, Life, Program
 from gateway.errors import CannotStart
 
 PATIENCE = 10.0
@@ -18,18 +17,18 @@ class Shell(Child):
 
     def __init__(self, command: Sequence[str], line: str = "") -> None:
         super().__init__("the shell", Program(command, {}))
-        self.spawned: asyncio.Queue[Process] = asyncio.Queue()
+        self.spawned: asyncio.Queue[Life] = asyncio.Queue()
         self._text = line
 
-    async def spawn(self) -> Process:
-        process = await self._execute(inherit=[])
-        self.spawned.put_nowait(process)
-        return process
+    async def spawn(self) -> Life:
+        life = Life(await self._execute(inherit=[]))
+        self.spawned.put_nowait(life)
+        return life
 
-    async def line(self) -> str:
+    async def line(self, life: Life) -> str:
         return self._text
 
-    async def next(self) -> Process:
+    async def next(self) -> Life:
         """The process that was started next."""
         return await asyncio.wait_for(self.spawned.get(), PATIENCE)
 
@@ -51,7 +50,7 @@ async def kept(script: str, line: str = "") -> AsyncIterator[Shell]:
 async def test_a_process_is_told_its_line_and_its_input_stays_open(tmp_path: Path) -> None:
     told = tmp_path / "told"
     async with kept(f'read -r line; echo "$line" > {told}.part; mv {told}.part {told}; read -r more', "hello") as child:
-        process = await child.next()
+        process = (await child.next()).process
         await made(told)
 
         assert told.read_text() == "hello\n"
@@ -63,7 +62,7 @@ async def test_a_process_that_ends_gets_successors() -> None:
         child.tell_ready()
         processes = []
         for _ in range(3):
-            processes.append(await child.next())
+            processes.append((await child.next()).process)
             processes[-1].kill()
 
         assert len({process.pid for process in processes}) == 3
@@ -89,7 +88,7 @@ async def test_a_program_that_is_not_there_is_a_failed_start() -> None:
 async def test_a_process_that_does_not_end_when_asked_is_killed(tmp_path: Path) -> None:
     deaf = tmp_path / "deaf"
     async with kept(f"trap '' TERM; : > {deaf}; while :; do read -r line; done") as child:
-        process = await child.next()
+        process = (await child.next()).process
         await made(deaf)
         child.stop()
         await child.ended(0.1)
@@ -98,15 +97,14 @@ async def test_a_process_that_does_not_end_when_asked_is_killed(tmp_path: Path) 
         assert child.spawned.empty()
 
 
-async def test_a_process_that_does_not_serve_yet_is_not_asked_to_reload() -> None:
+async def test_a_process_that_does_not_serve_yet_is_asked_to_reload_when_it_does() -> None:
     async with kept("read -r line; read -r more") as child:
-        process = await child.next()
-        child.reload()
-        child.tell_ready()
-        assert process.returncode is None
-        child.reload()
+        life = await child.next()
+        life.reload()
+        assert life.process.returncode is None
+        life.begin(serving=True)
 
-        assert await asyncio.wait_for(process.wait(), PATIENCE) == -1
+        assert await asyncio.wait_for(life.process.wait(), PATIENCE) == -1
 
 
 async def made(file: Path) -> None:

@@ -169,6 +169,14 @@ def test_the_bill_names_attempt_and_key(sandbox: SandboxProcess, key: str) -> No
     assert [charge["attempt"] for charge in sandbox.billed(key)] == ["att_default_7"] * 2
 
 
+def test_the_bill_names_an_attempt_by_its_request_id_where_it_has_no_other(sandbox: SandboxProcess, key: str) -> None:
+    body = {"model": "exact", "messages": USER}
+    sandbox.post(body, x_client_request_id="att_default_8", x_paymaster_key=key)
+    sandbox.post(body, x_client_request_id="another", x_paymaster_attempt="att_default_9", x_paymaster_key=key)
+
+    assert [charge["attempt"] for charge in sandbox.billed(key)] == ["att_default_8", "att_default_9"]
+
+
 def test_a_request_without_a_key_is_billed_to_the_unknown(sandbox: SandboxProcess) -> None:
     before = Fraction(sandbox.bill()["by_key"].get("unknown", 0))
     sandbox.post({"model": "exact", "messages": USER})
@@ -223,6 +231,17 @@ async def test_usage_can_be_left_out_or_absurd_while_the_bill_stays_honest(sandb
     assert lying[-1].usage is not None
     assert lying[-1].usage.completion_tokens < 0
     assert [charge["output_tokens"] > 0 for charge in sandbox.billed(key)] == [True, True]
+
+
+async def test_a_stream_can_tell_its_usage_twice(sandbox: SandboxProcess, key: str) -> None:
+    client = sandbox.openai(key)
+    request: dict[str, Any] = {"model": "sandbox-small", "messages": saying("[[double-usage]] hi")}
+    told = [chunk.usage for chunk in await chunks(client, **request, stream_options={"include_usage": True})]
+    unasked = await chunks(client, **request)
+
+    assert told[-2] == told[-1] is not None
+    assert [chunk.usage for chunk in unasked if chunk.usage] == []
+    assert len(sandbox.billed(key)) == 2
 
 
 async def test_a_long_answer_has_its_length_within_the_cap(sandbox: SandboxProcess) -> None:

@@ -26,6 +26,7 @@ MODEL = "sandbox-small"
         ("[[stall 5 after=3]]", Fault(stall=5.0, stall_after=3)),
         ("[[slow 50ms]]", Fault(pace=0.05)),
         ("[[no-usage]]", Fault(usage="none")),
+        ("[[double-usage]]", Fault(usage_twice=True)),
         ("[[absurd-usage]]", Fault(usage="huge")),
         ("[[absurd-usage negative]]", Fault(usage="negative")),
         ("[[long 400]] [[bill nothing]]", Fault(length=400, policy="nothing")),

@@ -1,69 +1,91 @@
-"""The gateway that a demonstration runs: a process of its own, with a data folder of its own."""
+"""A gateway as a child process, with a data folder of its own: for demonstrations and for proofs."""
 
 import asyncio
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from asyncio.subprocess import PIPE
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import httpx
 
-from gateway.cli.errors import CommandError
+from gateway.errors import CannotStart
 
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 40.0
-_SERVE = (sys.executable, "-P", "-m", "gateway", "serve")
+SERVE = (sys.executable, "-P", "-m", "gateway", "serve")
 _POLL = 0.05
 _LOG_LINES = 15
 _NOT_INHERITED = ("REDIS_URL", "PAYMASTER_ADMIN_KEY", "PAYMASTER_PEPPER", "PAYMASTER_URL")
-"""Of the user's own gateway: a demonstration must not touch its ledger."""
+"""Of the user's own gateway: this one must not touch its ledger."""
 
 
 class GatewayProcess:
-    """`paymaster serve` on a port of this machine, and its log in the data folder."""
+    """`paymaster serve` on a port of this machine, and its log in the data folder. It can be started again."""
 
-    def __init__(self, data_dir: Path, port: int, config: Path | None) -> None:
-        """`port` 0 takes a free one; without `config` the gateway finds its configuration itself."""
+    def __init__(
+        self,
+        data_dir: Path,
+        port: int,
+        config: Path | None,
+        *,
+        command: Sequence[str] = SERVE,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        """`port` 0 takes a free one; without `config` the gateway finds its configuration itself.
+
+        `variables` are added to its environment.
+        """
         self.data_dir = data_dir
         self.log = data_dir / "gateway.log"
-        self._port = port or _free_port()
+        self.port = port or _free_port()
         self._config = config
+        self._command = command
+        self._variables = dict(variables or {})
         self._process: asyncio.subprocess.Process | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def environ(self) -> Mapping[str, str]:
         """What the gateway's process gets, and what finds its admin key."""
         kept = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
-        return kept | {"PAYMASTER_DATA_DIR": str(self.data_dir), "PAYMASTER_URL": self.url}
+        own = {"PAYMASTER_DATA_DIR": str(self.data_dir), "PAYMASTER_URL": self.url}
+        return kept | own | self._variables
+
+    @property
+    def pid(self) -> int:
+        """Of its supervisor. To be asked while it runs."""
+        if self._process is None:
+            raise ProcessLookupError("the gateway was not started")
+        return self._process.pid
 
     async def start(self) -> None:
-        """Start it and wait until it is ready. Raises CommandError with the end of its log where it is not."""
-        if _answers(self._port):
-            raise CommandError(f"port {self._port} is in use; choose another with --port, or 0 for a free one")
-        command = [*_SERVE, "--host", "127.0.0.1", "--port", str(self._port)]
+        """Start it and wait until it is ready. Raises CannotStart with the end of its log where it is not."""
+        if _answers(self.port):
+            raise CannotStart(f"port {self.port} is in use; choose another with --port, or 0 for a free one")
+        command = [*self._command, "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--config", str(self._config)] if self._config else []
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *command, env=self.environ, stdout=log, stderr=log, start_new_session=True
+                *command, env=self.environ, stdin=PIPE, stdout=log, stderr=log, start_new_session=True
             )  # its own session: Ctrl-C is ours to obey, and stops it in order
         try:
             async with asyncio.timeout(START_TIMEOUT):
                 await self._ready()
         except TimeoutError as exc:
             await self.stop()
-            raise CommandError(self._told(f"the gateway was not ready after {START_TIMEOUT:.0f} s")) from exc
+            raise CannotStart(self._told(f"the gateway was not ready after {START_TIMEOUT:.0f} s")) from exc
 
     async def died(self) -> None:
-        """Wait until the process ends, which it does not by itself. Raises CommandError when it does."""
+        """Wait until the process ends, which it does not by itself. Raises CannotStart when it does."""
         if self._process is not None:
             await self._process.wait()
-            raise CommandError(self._told("the gateway stopped"))
+            raise CannotStart(self._told("the gateway stopped"))
 
     async def stop(self) -> None:
         """Stop it as SIGTERM does, by force if that takes too long."""
@@ -75,14 +97,19 @@ class GatewayProcess:
             async with asyncio.timeout(STOP_TIMEOUT):
                 await process.wait()
         except TimeoutError:
-            process.kill()
-            await process.wait()
+            await self.kill()
+
+    async def kill(self) -> None:
+        """End its supervisor at once, by SIGKILL; the workers, left alone, stop by themselves."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
 
     async def _ready(self) -> None:
         async with httpx.AsyncClient(base_url=self.url, trust_env=False) as client:
             while True:
                 if self._process is not None and self._process.returncode is not None:
-                    raise CommandError(self._told("the gateway did not start"))
+                    raise CannotStart(self._told("the gateway did not start"))
                 with suppress(httpx.TransportError):
                     if (await client.get("/readyz")).status_code == 200:
                         return

@@ -1,0 +1,164 @@
+"""P6: an attempt is settled at most once, however many send its settle, and however often the reply is lost."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from budgets.errors import LedgerUnavailable
+from budgets.journal import Journal
+from budgets.ledger import Attempt, LedgerCounters, Reservation, Resolution
+from budgets.marks import Marks
+from budgets.outbox import Outbox
+from budgets.redis_connection import RedisConnection
+from budgets.redis_ledger import LedgerPolicy, RedisLedger
+from gateway.chaos.outcome import Outcome
+from gateway.chaos.proxy import Faults
+from gateway.chaos.world import Key, World, WorldFactory
+
+QUICK = 0.05
+ROUNDS = 100
+SENDERS = 64
+LEASE = 600.0
+AMOUNT = 1_000_000
+CLAIM = "An attempt is settled at most once, whoever sends its settle and however often."
+FAULTS = Faults(rate=0.3, kinds=("cut request", "cut reply", "lost reply", "half-close", "delay"))
+
+
+@dataclass(slots=True)
+class Sender:
+    """What sends settles, as a gateway worker has it, and what Redis answered."""
+
+    outbox: Outbox
+    answers: Counter[bytes] = field(default_factory=Counter)
+
+
+async def p6(world_factory: WorldFactory, scale: float, seed: int) -> Outcome:
+    """Many senders, one attempt, one settle each, through a proxy that breaks off requests and replies."""
+    outcome = Outcome("P6", CLAIM)
+    chance = random.Random(f"{seed}:settles")  # noqa: S311 - replayable, not secret
+    rounds = max(2, round(ROUNDS * scale))
+    async with world_factory() as world, _bookkeeper(world) as ledger, _senders(world) as senders:
+        key = await world.create_key()
+        spent = 0
+        for number in range(rounds):
+            world.redis_proxy.faults = Faults()
+            reservation = await _reserved(ledger, _attempt(key, number))
+            cost = chance.randrange(AMOUNT)
+            world.redis_proxy.faults = FAULTS
+            settled = await _settle(senders, _settle_of(reservation, cost))
+            outcome.expect(settled <= 1, f"round {number}: settled {settled} times")
+            spent += cost
+            await _check(world, key, spent, number, outcome)
+        world.redis_proxy.faults = Faults()
+        outcome.did = {
+            "rounds": rounds,
+            "senders": SENDERS,
+            "settles sent": rounds * SENDERS,
+            "faults injected": world.redis_proxy.named_counts.total(),
+            "booked, of each attempt": 1 if outcome.kept else "not once",
+        }
+    return outcome
+
+
+@asynccontextmanager
+async def _bookkeeper(world: World) -> AsyncIterator[RedisLedger]:
+    """A ledger to reserve with."""
+    connection = RedisConnection(world.redis_url)
+    journal = Journal(world.folder / "once", "bookkeeper")
+    marks = Marks(world.folder / "once" / "marks.json", time.time)
+    await connection.connect()
+    try:
+        yield RedisLedger(connection, journal, marks, LedgerPolicy(LEASE, LEASE), time.time)
+    finally:
+        await connection.close()
+        journal.close()
+
+
+@asynccontextmanager
+async def _senders(world: World) -> AsyncIterator[list[Sender]]:
+    """All of them, sending again what failed until it is acknowledged."""
+    connections = [RedisConnection(world.redis_url) for _ in range(SENDERS)]
+    journals = [Journal(world.folder / "once", f"sender-{number}") for number in range(SENDERS)]
+    senders = [_sender(connection, journal) for connection, journal in zip(connections, journals, strict=True)]
+    await asyncio.gather(*(connection.connect() for connection in connections))
+    running = [asyncio.create_task(sender.outbox.run()) for sender in senders]
+    try:
+        yield senders
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running)
+        await asyncio.gather(*(connection.close() for connection in connections))
+        for journal in journals:
+            journal.close()
+
+
+def _sender(connection: RedisConnection, journal: Journal) -> Sender:
+    answers: Counter[bytes] = Counter()
+
+    def count(entry: Resolution, outcome: bytes, *_: object) -> None:
+        answers[outcome] += 1
+
+    outbox = Outbox(connection, journal, tombstone=LEASE, counters=LedgerCounters(), answered=count)
+    return Sender(outbox, answers)
+
+
+async def _settle(senders: Sequence[Sender], entry: Resolution) -> int:
+    """Have all send the same settle, and send it again until Redis answers; how many heard that it was theirs."""
+    for sender in senders:
+        sender.answers.clear()
+        sender.outbox.put(entry)
+    await asyncio.gather(*(sender.outbox.drained() for sender in senders))
+    return sum(sender.answers[b"settled"] for sender in senders)
+
+
+async def _reserved(ledger: RedisLedger, attempt: Attempt) -> Reservation:
+    """A hold; asked for again where the last round's faults have just taken the connection. Same id, same hold."""
+    while True:
+        try:
+            return await ledger.reserve(attempt)
+        except LedgerUnavailable:
+            await asyncio.sleep(0.01)
+
+
+async def _check(world: World, key: Key, spent: int, number: int, outcome: Outcome) -> None:
+    for scope in world.scopes(key):
+        money = await world.money(key.account, scope)
+        right = (money.spent, money.held, money.suspense) == (spent, 0, 0)
+        outcome.expect(right, f"round {number}: {scope} has {money} where {spent} was spent")
+
+
+def _attempt(key: Key, number: int) -> Attempt:
+    return Attempt(
+        id=f"att_{key.account}_once{number}",
+        account=key.account,
+        key_id=key.id,
+        key_version=1,
+        scopes=("account", f"key:{key.id}"),
+        amount=AMOUNT,
+        capped=True,
+        price_version="once",
+        model="exact",
+    )
+
+
+def _settle_of(reservation: Reservation, cost: int) -> Resolution:
+    attempt = reservation.attempt
+    return Resolution(
+        kind="settle",
+        attempt_id=attempt.id,
+        account=attempt.account,
+        key_id=attempt.key_id,
+        holds=reservation.holds,
+        amount=attempt.amount,
+        spent=cost,
+        estimate=0,
+        price_version=attempt.price_version,
+        model=attempt.model,
+        booked=True,
+        at=time.time(),
+    )

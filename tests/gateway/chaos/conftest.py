@@ -1,0 +1,23 @@
+"""A world that tests share."""
+
+import functools
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from gateway.chaos.world import World, WorldFactory
+
+SEED = 7
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def world() -> AsyncIterator[World]:
+    """Five scopes pay, leases last 2 s. Whoever breaks something in it mends it."""
+    async with World(seed=SEED, scopes=True) as world:
+        yield world
+
+
+@pytest.fixture
+def world_factory() -> WorldFactory:
+    return functools.partial(World, seed=SEED)

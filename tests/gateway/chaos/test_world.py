@@ -1,0 +1,109 @@
+"""The world of a proof: everything real, its books compared with a bill that knows nothing of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from gateway.chaos.books import SCOPES, Money
+from gateway.chaos.load import Outcome, chat
+from gateway.chaos.world import NeverCame, World, until
+from gateway.errors import CannotStart
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def test_what_five_scopes_spend_is_what_the_provider_bills(world: World) -> None:
+    key = await world.create_key("1/day")
+    caller = world.caller(key)
+    for stream in (True, False):
+        assert await caller.outcome(**chat("auto", "Hello! [[long 20]]", stream=stream)) is Outcome.ANSWERED
+
+    money = await world.quiet(key)
+    assert money == Money(world.billed(key.account), 0, 0)
+    assert world.scopes(key) == [*SCOPES, f"key:{key.id}"]
+    assert {scope: await world.money(key.account, scope) for scope in world.scopes(key)} == dict.fromkeys(
+        world.scopes(key), money
+    )
+
+
+async def test_a_key_that_has_spent_its_limit_is_refused(world: World) -> None:
+    caller = world.caller(await world.create_key("0.001/lifetime"))
+
+    assert await caller.outcome(**chat("exact", "Hello!")) is Outcome.ANSWERED
+    assert await caller.outcome(**chat("exact", "Hello!")) is Outcome.REFUSED
+
+
+async def test_books_that_lack_what_was_billed_are_noticed(world: World) -> None:
+    key = await world.create_key()
+    assert await world.look(key.account) == []
+    with world.provider.bill.path.open("a") as bill:
+        bill.write(json.dumps({"attempt": f"att_{key.account}_forged", "nano_usd": 5}) + "\n")
+
+    assert await world.look(key.account) == [f"{key.account}: billed 5, but only {Money(0, 0, 0)} counts"]
+
+
+async def test_what_nobody_knows_is_known_after_a_reconciliation(world: World) -> None:
+    key = await world.create_key()
+    caller = world.caller(key)
+    asked = {
+        "Hello!": Outcome.ANSWERED,
+        "[[no-usage]]": Outcome.ANSWERED,
+        "[[cut 2]]": Outcome.BROKEN,
+        "[[cut 2]] [[bill nothing]]": Outcome.BROKEN,
+    }
+    for prompt, outcome in asked.items():
+        assert await caller.outcome(**chat("sandbox-small", prompt, stream=True)) is outcome
+    before = await world.quiet(key)
+    outcomes = await world.reconcile(key.account)
+
+    assert before.spent < world.billed(key.account) < before.counted
+    assert {name: number for name, number in outcomes.items() if number} == {"same": 1, "resolved": 2, "freed": 1}
+    assert await world.money(key.account) == Money(world.billed(key.account), 0, 0)
+
+
+async def test_its_workers_are_known_by_their_processes(world: World) -> None:
+    assert sorted(world.workers()) == [0, 1]
+
+
+async def test_a_hold_that_does_not_go_is_told(world: World) -> None:
+    key = await world.create_key()
+    caller = world.caller(key)
+    status = await caller.walk_out(1, **chat("exact", "[[stall 2 after=3]]"))
+
+    assert status == 200
+    with pytest.raises(NeverCame, match=rf"{key.account} still holds \{{'account': 1000000"):
+        await world.quiet(key, patience=0.0)
+    assert (await world.quiet(key)).held == 0
+
+
+async def test_an_admin_call_that_is_refused_is_not_asked_again(world: World) -> None:
+    with pytest.raises(NeverCame, match=r"POST /admin/keys: .*account"):
+        await world.create_key(account="No Such Account")
+
+
+async def test_what_does_not_come_is_told() -> None:
+    async def never() -> bool:
+        return False
+
+    with pytest.raises(NeverCame, match="the moon"):
+        await until(never, "the moon", patience=0.0)
+
+
+async def test_somebody_elses_redis_is_left_as_it_was(redis_url: str, tmp_path: Path) -> None:
+    async with World(seed=1, redis_url=redis_url) as world, Redis.from_url(redis_url) as redis:
+        key = await world.create_key()
+        assert await world.caller(key).outcome(**chat("exact", "Hello!")) is Outcome.ANSWERED
+        assert (await world.quiet(key)).spent == world.billed(key.account) == 1_000_000
+        used = await redis.dbsize()
+    async with Redis.from_url(redis_url) as redis:
+        assert (used > 0, await redis.dbsize()) == (True, 0)
+
+
+async def test_a_redis_with_data_in_it_is_not_touched(redis_url: str) -> None:
+    async with Redis.from_url(redis_url) as redis:
+        await redis.set("theirs", 1)
+        with pytest.raises(CannotStart, match="not empty"):
+            await World(seed=1, redis_url=redis_url).__aenter__()
+        assert await redis.get("theirs") == b"1"
