@@ -244,8 +244,9 @@ class RedisLedger:
         Raises LedgerUnavailable; asked again, it answers `same`.
         """
         tombstone_ms = round(self._policy.tombstone * 1000)
+        steps = int(self._marks.counts(account, self._clock()))
         how, booked, count = await self._script(
-            "reconcile", redis_layout.leases(account), attempt_id, billed, tombstone_ms
+            "reconcile", redis_layout.leases(account), attempt_id, billed, tombstone_ms, steps
         )
         if count is not None:
             self._marks.counted(account, count)

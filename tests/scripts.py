@@ -69,7 +69,7 @@ class Scripts:
         )
 
     def reconcile(self, attempt: str, billed: int | str) -> Any:
-        return self._run("reconcile", LEASES, attempt, billed, TOMBSTONE_MS)[:2]
+        return self._run("reconcile", LEASES, attempt, billed, TOMBSTONE_MS, 1)[:2]
 
     def suspended(self, *attempts: str) -> list[Any]:
         return list(self._run("suspense", LEASES, *attempts))

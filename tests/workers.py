@@ -107,6 +107,18 @@ async def open_worker(url: str, folder: Path) -> AsyncIterator[Worker]:
         await worker.die()
 
 
+DUMP = """
+local found = {}
+for _, pattern in ipairs(ARGV) do
+  for _, key in ipairs(redis.call("KEYS", pattern)) do
+    found[#found + 1] = key
+    found[#found + 1] = redis.call("DUMP", key)
+  end
+end
+return found
+"""
+
+
 @dataclass
 class Snapshot:
     """What Redis has at one moment, to be put back later."""
@@ -116,7 +128,8 @@ class Snapshot:
     @classmethod
     async def of(cls, redis: Redis, *patterns: str) -> "Snapshot":
         """Of everything, or of the keys with these patterns."""
-        return cls({key: await redis.dump(key) for pattern in patterns or ("*",) for key in await redis.keys(pattern)})
+        found = await redis.eval(DUMP, 0, *(patterns or ("*",)))
+        return cls(dict(zip(found[::2], found[1::2], strict=True)))
 
     async def put_back(self, redis: Redis) -> None:
         """In the place of all that there is."""

@@ -4,6 +4,7 @@
 -- ARGV[1]  attempt id
 -- ARGV[2]  what was billed, nano-USD
 -- ARGV[3]  how long to remember the attempt, ms
+-- ARGV[4]  1 where this is a step of the account's era, else 0
 --
 -- Returns {how, what is booked for the attempt now or false, count of the era or false}, where `how` is one of
 --   "resolved"  it was in suspense, or an estimate below the bill was accepted: the bill is booked now
@@ -18,7 +19,7 @@ local attempt = read_attempt(id)
 
 local function book(spent, held, suspense)
   local writes = prepare(attempt.holds, spent, held, suspense)
-  local count = count_step(1)
+  local count = count_step(ARGV[4])
   unlist(attempt)
   apply(writes)
   bury(id, "settled " .. ARGV[2], tombstone)

@@ -4,8 +4,8 @@
 -- ARGV[1]  lease from now on, ms
 -- ARGV[2…] attempt ids
 --
--- Returns the ids that have no lease. One whose lease has run out gets none: its hold is in suspense, and its settle
--- will be a late one. One that Redis has lost can be had again by restore.lua.
+-- Returns the ids that have no lease. One that was reaped gets none: its hold is in suspense, and its settle will be a
+-- late one. One that Redis has lost can be had again by restore.lua.
 
 local _, now_ms = clock()
 local till = digits(now_ms + money(ARGV[1]))

@@ -44,7 +44,7 @@ CLAIM = "When a lagging replica takes over, no settle is lost, and no more is ov
 
 @dataclass
 class Seen:
-    """What callers saw around one failover; instants are of `time.monotonic`."""
+    """What callers saw around one failover; instants are seconds after it."""
 
     enough: asyncio.Event = field(default_factory=asyncio.Event)
     admitted: list[float] = field(default_factory=list)

@@ -6,7 +6,7 @@ Lean on purpose: the callers share a small machine with the gateway they put und
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar, cast
@@ -73,15 +73,13 @@ class Caller:
 
     async def ask(self, **request: Any) -> Answer:
         """One request and its answer. Raises OSError or EOFError where the gateway breaks off."""
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.hang_up)
             wire = await self._send(request)
             status, headers = await wire.head()
             body = await wire.chunks() if "content-length" not in headers else await wire.sized(headers)
-        except BaseException:
-            self.hang_up()
-            raise
-        if headers.get("connection") == "close":
-            self.hang_up()
+            if headers.get("connection") != "close":
+                undo.pop_all()
         return Answer(status, headers, body)
 
     async def outcome(self, **request: Any) -> Outcome:

@@ -249,13 +249,14 @@ class _Link:
         if self._fault is None:
             self._fault = self.proxy.choose(self._chance)
         if self._fault == "cut request":
-            self.far.write(data[: self._chance.randrange(len(data))])
+            _write(self.far, data[: self._chance.randrange(len(data))])
             self._break()
             return
-        self.far.write(data)
+        _write(self.far, data)
         if self._fault == "half-close" and self.near is not None and self.near.can_write_eof():
             self._flush()
-            self.near.write_eof()
+            if not self.near.is_closing():
+                self.near.write_eof()
 
     def answered(self, data: bytes) -> None:
         """A reply, or a piece of one."""
@@ -309,8 +310,8 @@ class _Link:
     def _send(self, data: bytes) -> None:
         if self._held:
             self._held.append((self._held[-1][0], data))
-        elif self.near is not None and data:
-            self.near.write(data)
+        elif data:
+            _write(self.near, data)
 
     def _hold(self, seconds: float, data: bytes) -> None:
         last = self._held[-1][0] if self._held else self._now()
@@ -331,8 +332,7 @@ class _Link:
         self._timer = None
         while self._held and self._held[0][0] <= self._now():
             _, data = self._held.popleft()
-            if self.near is not None:
-                self.near.write(data)
+            _write(self.near, data)
         if self._held:
             self._wait()
 
@@ -340,8 +340,7 @@ class _Link:
         """Let go at once of what is held."""
         while self._held:
             _, data = self._held.popleft()
-            if self.near is not None:
-                self.near.write(data)
+            _write(self.near, data)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -389,6 +388,12 @@ class _Far(asyncio.Protocol):
             self._link.ended()
         else:
             self._link.abort()
+
+
+def _write(transport: asyncio.Transport | None, data: bytes) -> None:
+    """Pass on, unless the other side has just gone: uvloop's transports do not take that lightly."""
+    if transport is not None and not transport.is_closing():
+        transport.write(data)
 
 
 def _be_quick(transport: asyncio.BaseTransport) -> None:

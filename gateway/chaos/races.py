@@ -8,6 +8,7 @@ from contextlib import suppress
 from gateway.chaos.load import Caller, chat
 from gateway.chaos.load import Outcome as Ending
 from gateway.chaos.outcome import Outcome
+from gateway.chaos.script_times import script_times
 from gateway.chaos.world import Key, World, WorldFactory
 
 QUICK = 0.04
@@ -48,6 +49,7 @@ async def p3(world_factory: WorldFactory, scale: float, seed: int) -> Outcome:
     outcome.did |= {"rounds": rounds, "racers": racers, "scopes": len(limits), "gateway workers": 2}
     outcome.did |= {"admitted": endings[Ending.ANSWERED], "refused": endings[Ending.REFUSED]}
     outcome.did["overspent, nano-dollars"] = overspent
+    outcome.did |= await script_times()
     return outcome
 
 

@@ -15,10 +15,10 @@ SOURCE = Path(__file__).parents[2]
 HEAD = """\
 # The promises, put to the proof
 
-Written by `paymaster chaos`, last as `{command}`: run it yourself. It starts a gateway of its own with two workers before
-the sandbox, a provider that keeps its own bill by its own price table, with a proxy before its Redis server and one
-before the provider, and breaks what can break. Money is compared in nano-dollars, and a promise is kept only where
-nothing at all was violated. `--only` renews the lines of some promises; each tells when and at which commit it was shown.
+Written by `paymaster chaos`, last as `{command}`: run it yourself. It starts a gateway of its own with two workers
+before the sandbox, a provider that keeps its own bill by its own price table, with a proxy before its Redis server and
+one before the provider, and breaks what can break. Money is compared in nano-dollars, and a promise is kept only where
+nothing at all was violated. `--only` renews the lines of some promises; each tells when, and of which commit.
 
 """
 MEANING = """\
@@ -29,14 +29,15 @@ provider's usage readable (a Redis server that is slow, cut off, silent, or whos
 provider that is slow or fails first; callers who hang up): what was spent is then the bill, with nothing to reconcile.
 In the second part everything is broken: answers cut, garbled or without usage, workers that freeze, fail and are
 cancelled. What nobody can know waits in suspense, and is gone after one reconciliation with the provider's bill, in
-which every single attempt is compared. At each *sample*, taken while all of it goes on, spent ≤ billed ≤ spent + held
-+ suspense.
+which every single attempt is compared. At each *sample* of the account with a limit, taken while all of it goes on,
+spent ≤ billed ≤ spent + held + suspense.
 
 **P2** A worker is killed by SIGKILL at a *point* of an attempt's life: before, during and after its reserve, its
 dispatch, its answer, its journal entry, its settle. The leases are 2 s long.
 
 **P3** Many callers race, through several processes, for room that is enough for some of them, in five scopes at once;
-each round another scope is the tight one. *Admitted* must be what there is room for, neither more nor fewer.
+each round another scope is the tight one. *Admitted* must be what there is room for, neither more nor fewer. Beside it
+stands what the two scripts of a request cost Redis at five scopes, by its own count: the median of 40 batches.
 
 **P4** The Redis primary is killed under load and its replica, which lags, takes its place. The *overspend* is what was
 admitted beyond a limit because the replica did not know of it.
@@ -48,28 +49,31 @@ account read.
 replies, until each has heard that it is settled.
 
 **P7** Redis is frozen, killed, refuses connections, swallows them, is loading, read-only or out of memory. Callers with
-a limit are refused at once; streams under way go on; what was spent is booked when it is back.
+a limit are refused at once; streams under way go on; what was spent is booked when it is back. The 99th percentile is
+of those who asked half a second after it began or later, the *slowest refusal* of all.
 
 **P8** The workers are replaced one after the other while callers read streams. Nothing may fail or be cut.
 """
 
 
-def page(results: Results, seconds: float, command: str, earlier: str = "") -> str:
-    """The whole page, in Markdown. Promises that were not put to the proof now keep their lines of the `earlier` page."""
-    order = results.order
-    run = f"{'full' if order.full else 'quick'}, scale {order.scale:g}, seed {order.seed}, {seconds:,.0f} s"
-    where = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit()}, {run}"
+def page(results: Results, command: str, earlier: str = "") -> str:
+    """The whole page, in Markdown. Promises that were not put to the proof keep their lines of the `earlier` page."""
     shown = {each.promise for each in results.outcomes}
-    rows = _kept(r"\| (P\d) \|.*", earlier, shown)
-    rows += [
-        f"| {each.promise} | {each.claim} | {done(each)} | {verdict(each)} | {where} |" for each in results.outcomes
-    ]
+    rows = _kept(r"\| (P\d) \|.*", earlier, shown) + [_row(results, each) for each in results.outcomes]
     violations = _kept(r"- (P\d): .*", earlier, shown)
     violations += [f"- {each.promise}: {words}" for each in results.outcomes for words in each.violations]
     broken = ["", "## What was violated", "", *sorted(violations)] if violations else []
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {results.redis}"
-    head = [f"Machine: {machine}.", "", "| | promise | what was done | | when, of what |", "|---|---|---|---|---|"]
+    head = ["| | promise | what was done | | when, of what, where |", "|---|---|---|---|---|"]
     return HEAD.format(command=command) + "\n".join([*head, *sorted(rows), *broken, "", MEANING])
+
+
+def _row(results: Results, outcome: Outcome) -> str:
+    order, seconds = results.order, results.seconds.get(outcome.promise)
+    lasted = "" if seconds is None else f", {seconds:,.0f} s"
+    run = f"{'full' if order.full else 'quick'}, scale {order.scale:g}, seed {order.seed}{lasted}"
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {results.redis}"
+    where = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit()}; {run}; {machine}"
+    return f"| {outcome.promise} | {outcome.claim} | {done(outcome)} | {verdict(outcome)} | {where} |"
 
 
 def _kept(pattern: str, earlier: str, shown: Collection[str]) -> list[str]:

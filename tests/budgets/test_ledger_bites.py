@@ -333,6 +333,22 @@ def test_case_08_the_latest_period_that_was_used_stays(scripts: Scripts, used: i
     assert reserve_by(scripts, now, starts, "x", 5)[3] == f"account lifetime:0 day:{now + starts[used]}"
 
 
+@pytest.mark.parametrize("beyond", [0, 500])
+def test_case_08_a_period_that_began_far_too_early_goes_on_about_as_long_as_others(
+    scripts: Scripts, beyond: int
+) -> None:
+    account, starts = redis_layout.scope("a", "account"), (-30, -20, 100, 200)
+    now = int(scripts.client.time()[0])
+    used = now + 200 + beyond
+    periods = [f"day:{now + start}" for start in starts[:3]]
+    scripts.client.hset(account, mapping=dict.fromkeys(periods, "5 0 0") | {"limits": "lifetime=20 day=10"})
+    scripts.client.hset(redis_layout.mark("a"), "day", used)
+
+    assert reserve_by(scripts, now, starts, "x", 5)[3] == f"account lifetime:0 day:{used}"
+    assert reserve_by(scripts, now, starts, "y", 6) == ["refused", 0, 5, "account", "day", 10, 5, used + 100, 0]
+    assert [period for period in periods if scripts.client.hexists(account, period)] == periods[2:]
+
+
 @pytest.mark.parametrize(("before", "after"), [(0, 5), (5, 0)])
 def test_case_08_the_clocks_may_be_as_far_apart_as_is_allowed(scripts: Scripts, before: int, after: int) -> None:
     def reserve(now: int) -> list[Any]:

@@ -65,7 +65,7 @@ def test_case_13_what_was_cut_is_booked_as_billed_and_what_was_not_billed_is_fre
         assert gateway.settled(key) == Money(gateway.billed(key), Decimal(0), Decimal(0))
 
 
-def test_case_1_what_a_killed_worker_left_is_booked_as_billed(tmp_path: Path) -> None:
+def test_case_01_what_a_killed_worker_left_is_booked_as_billed(tmp_path: Path) -> None:
     with (
         GatewayProcess(tmp_path, configuration={"ledger": {"lease": 2}}) as gateway,
         ThreadPoolExecutor() as caller,

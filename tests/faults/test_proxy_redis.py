@@ -36,7 +36,7 @@ async def known(world: World) -> Key:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_case_4_a_hold_whose_grant_is_not_heard_is_given_back(world: World, kind: Kind) -> None:
+async def test_case_04_a_hold_whose_grant_is_not_heard_is_given_back(world: World, kind: Kind) -> None:
     key = await known(world)
     world.redis_proxy.inject(kind)
     outcome = await world.caller(key).outcome(**chat("exact", "Hello!"))
@@ -46,7 +46,7 @@ async def test_case_4_a_hold_whose_grant_is_not_heard_is_given_back(world: World
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_case_4_a_settle_whose_answer_is_not_heard_is_booked_once(world: World, kind: Kind) -> None:
+async def test_case_04_a_settle_whose_answer_is_not_heard_is_booked_once(world: World, kind: Kind) -> None:
     key = await known(world)
     caller = world.caller(key)
     before = world.billed(key.account)
@@ -59,7 +59,7 @@ async def test_case_4_a_settle_whose_answer_is_not_heard_is_booked_once(world: W
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_case_4_a_void_whose_answer_is_not_heard_frees_the_hold_once(world: World, kind: Kind) -> None:
+async def test_case_04_a_void_whose_answer_is_not_heard_frees_the_hold_once(world: World, kind: Kind) -> None:
     key = await known(world)
     before = await world.money(key.account)
     await world.upstream_proxy.refuse()
@@ -74,7 +74,7 @@ async def test_case_4_a_void_whose_answer_is_not_heard_frees_the_hold_once(world
     assert await world.quiet(key) == before
 
 
-async def test_case_2_nobody_connects_while_connections_are_refused_and_all_is_well_afterwards(world: World) -> None:
+async def test_case_02_nobody_connects_while_connections_are_refused_and_all_is_well_afterwards(world: World) -> None:
     key = await known(world)
     await world.redis_proxy.refuse()
     outcome = await world.caller(key).outcome(**chat("exact", "Hello!"))

@@ -74,7 +74,7 @@ async def known_key(gateway: Running, *limits: str) -> Key:
 
 @pytest.mark.parametrize("limits", [(), ("1/day", "2/month", "3/lifetime")], ids=["no limit", "three limits"])
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_a_warm_request_says_two_things_to_redis(
+async def test_case_29_a_warm_request_says_two_things_to_redis(
     gateway: Running, valkey_socket: str, limits: tuple[str, ...], streamed: bool
 ) -> None:
     key = await known_key(gateway, *limits)
@@ -86,7 +86,9 @@ async def test_a_warm_request_says_two_things_to_redis(
         assert await redis.heard() == ["reserve", "settle"] * 3
 
 
-async def test_a_request_with_a_key_not_met_before_says_three_things(gateway: Running, valkey_socket: str) -> None:
+async def test_case_29_a_request_with_a_key_not_met_before_says_three_things(
+    gateway: Running, valkey_socket: str
+) -> None:
     await known_key(gateway)
     stranger = await gateway.create_key("1/day")
     async with listening(valkey_socket) as redis:

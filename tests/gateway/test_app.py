@@ -43,7 +43,7 @@ async def spent(redis_url: str, key: Key) -> int:
         return int((await redis.hget(f"pm:{{default}}:scope:key:{key.id}", "lifetime:0") or b"0").split()[0])
 
 
-async def test_what_was_spent_last_is_booked_before_the_end(redis_url: str, tmp_path: Path) -> None:
+async def test_case_28_what_was_spent_last_is_booked_before_the_end(redis_url: str, tmp_path: Path) -> None:
     async with running(redis_url, tmp_path) as gateway:
         key = await gateway.create_key("1/lifetime")
         for _ in range(20):
@@ -52,7 +52,7 @@ async def test_what_was_spent_last_is_booked_before_the_end(redis_url: str, tmp_
     assert await spent(redis_url, key) == 20 * COST
 
 
-async def test_a_stream_under_way_is_finished_before_the_end(redis_url: str, tmp_path: Path) -> None:
+async def test_case_28_a_stream_under_way_is_finished_before_the_end(redis_url: str, tmp_path: Path) -> None:
     go_on = asyncio.Event()
     async with running(redis_url, tmp_path) as gateway:
         key = await gateway.create_key("1/lifetime")

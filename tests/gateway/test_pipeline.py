@@ -58,7 +58,7 @@ async def test_spent_is_the_usage_at_the_models_price(gateway: Running, fields: 
     assert await gateway.spent(key) == 3 * COST + COST_LARGE
 
 
-async def test_every_class_of_tokens_has_its_price(tmp_path: Path, redis_url: str) -> None:
+async def test_case_23_every_class_of_tokens_has_its_price(tmp_path: Path, redis_url: str) -> None:
     price = {
         "input": "1",
         "output": "2",
@@ -199,7 +199,9 @@ async def test_a_retry_that_cannot_be_held_is_not_made(gateway: Running) -> None
     assert len(gateway.upstream.asked) == 1
 
 
-async def test_a_fallback_to_a_dearer_model_holds_and_pays_the_dearer_price(tmp_path: Path, redis_url: str) -> None:
+async def test_case_31_a_fallback_to_a_dearer_model_holds_and_pays_the_dearer_price(
+    tmp_path: Path, redis_url: str
+) -> None:
     routes = {"auto": {"tiers": {"standard": ["small", "large"]}}}
     async with running(redis_url, tmp_path, routes=routes) as gateway:
         key = await gateway.create_key("1/lifetime")
@@ -246,7 +248,7 @@ async def test_a_failure_before_the_first_event_is_not_noticed_by_the_caller(tmp
         assert answer.content.endswith(DONE)
 
 
-async def test_a_failure_after_the_first_event_is_told_and_not_repaired(tmp_path: Path, redis_url: str) -> None:
+async def test_case_12_a_failure_after_the_first_event_is_told_and_not_repaired(tmp_path: Path, redis_url: str) -> None:
     routes = {"auto": {"tiers": {"standard": ["small", "large"]}}}
     async with running(redis_url, tmp_path, routes=routes) as gateway:
         key = await gateway.create_key("1/lifetime")
@@ -265,7 +267,7 @@ async def test_a_failure_after_the_first_event_is_told_and_not_repaired(tmp_path
 # Callers who go
 
 
-async def test_a_caller_who_hangs_up_in_a_stream_pays_what_was_billed(gateway: Running) -> None:
+async def test_case_11_a_caller_who_hangs_up_in_a_stream_pays_what_was_billed(gateway: Running) -> None:
     go_on = asyncio.Event()
     gateway.upstream.will(broken_stream(delta("a"), go_on, delta(finish="stop"), usage_event(), DONE, Ending.CLOSE))
     key = await gateway.create_key("1/lifetime")
@@ -279,7 +281,9 @@ async def test_a_caller_who_hangs_up_in_a_stream_pays_what_was_billed(gateway: R
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_a_caller_who_hangs_up_before_the_answer_pays_what_was_billed(gateway: Running, streamed: bool) -> None:
+async def test_case_11_a_caller_who_hangs_up_before_the_answer_pays_what_was_billed(
+    gateway: Running, streamed: bool
+) -> None:
     go_on = asyncio.Event()
     gateway.upstream.will([go_on, *(stream("a") if streamed else completion())])
     key = await gateway.create_key("1/lifetime")
@@ -294,7 +298,7 @@ async def test_a_caller_who_hangs_up_before_the_answer_pays_what_was_billed(gate
 
 
 @pytest.mark.parametrize("first", [[], [STREAM_HEAD, chunked(delta("a"))]])
-async def test_after_the_drain_the_hold_of_a_caller_who_hung_up_is_in_suspense(
+async def test_case_11_after_the_drain_the_hold_of_a_caller_who_hung_up_is_in_suspense(
     tmp_path: Path, redis_url: str, first: list[bytes]
 ) -> None:
     async with running(redis_url, tmp_path, upstream={"drain": 0.05}) as gateway:
@@ -439,7 +443,7 @@ async def test_while_the_ledger_hangs_callers_with_a_budget_are_refused_and_the_
             assert (await gateway.spent(capped), await gateway.spent(free)) == (COST, 2 * COST)
 
 
-async def test_a_stream_under_way_outlives_the_ledger_and_is_booked_when_it_is_back(tmp_path: Path) -> None:
+async def test_case_03_a_stream_under_way_outlives_the_ledger_and_is_booked_when_it_is_back(tmp_path: Path) -> None:
     go_on = asyncio.Event()
     with ledger_server() as ledger:
         async with running(ledger.url, tmp_path, redis={"deadline": 0.1}) as gateway:

@@ -78,7 +78,7 @@ def test_the_hold_covers_every_byte_that_is_sent_and_the_output_cap() -> None:
     assert quoted.bounds.input_tokens >= len(quoted.body)
 
 
-def test_the_cap_that_is_priced_is_the_one_that_is_sent() -> None:
+def test_case_25_the_cap_that_is_priced_is_the_one_that_is_sent() -> None:
     for asked, most in ((None, None), (50, None), (None, 30), (50, 30), (20, 30)):
         quoted = quote(target(max_output_tokens=most), max_tokens=asked)
 
@@ -93,7 +93,7 @@ def test_the_cap_is_spelled_as_the_target_knows_it() -> None:
     assert "max_tokens" not in sent(quoted)
 
 
-def test_without_the_injection_the_models_maximum_is_held_and_nothing_written() -> None:
+def test_case_25_without_the_injection_the_models_maximum_is_held_and_nothing_written() -> None:
     policy = {"inject_output_cap": False}
 
     quoted = quote(target(max_output_tokens=700), policy=policy)

@@ -242,7 +242,7 @@ BROKEN: dict[str, tuple[Answer, bytes]] = {
 
 
 @pytest.mark.parametrize(("rest", "words"), BROKEN.values(), ids=BROKEN.keys())
-async def test_a_stream_that_breaks_never_looks_like_one_that_ends(
+async def test_case_12_a_stream_that_breaks_never_looks_like_one_that_ends(
     gateway: Running, key: Key, rest: Answer, words: bytes
 ) -> None:
     go_on = asyncio.Event()

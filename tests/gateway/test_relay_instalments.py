@@ -116,7 +116,7 @@ async def admitted(gateway: Running, key: Key, callers: int) -> int:
     return statuses.count(200)
 
 
-async def test_a_budget_for_one_long_answer_has_room_for_ten_that_may_be_as_long(gateway: Running) -> None:
+async def test_case_25_a_budget_for_one_long_answer_has_room_for_ten_that_may_be_as_long(gateway: Running) -> None:
     await in_instalments(gateway, None)
     whole = await first_hold(gateway)
     budget = f"{whole + 12 * COST}e-9/lifetime"
@@ -172,7 +172,7 @@ async def test_everything_else_is_held_for_at_once(gateway: Running, fields: dic
 # What does not
 
 
-async def test_a_stream_ends_where_the_budget_does_and_says_so(gateway: Running) -> None:
+async def test_case_25_a_stream_ends_where_the_budget_does_and_says_so(gateway: Running) -> None:
     answer, turns = in_turns(*[delta("x" * STEP)] * 3, then=[Ending.SILENCE])
     gateway.upstream.will(answer)
     first = await first_hold(gateway)

@@ -86,7 +86,7 @@ async def test_workers_end_when_their_supervisor_dies_and_the_next_one_takes_ove
             await successor.communicate()
 
 
-async def test_a_stop_under_load_loses_no_answer(tmp_path: Path) -> None:
+async def test_case_28_a_stop_under_load_loses_no_answer(tmp_path: Path) -> None:
     async with running(tmp_path) as gateway:
         streams = [await stream(gateway.port, b"first") for _ in range(8)]
         started = asyncio.Event()

@@ -27,7 +27,7 @@ def gateway(shared_gateway: Running) -> Running:
     return shared_gateway
 
 
-async def test_a_restart_under_load_loses_no_answer_and_cuts_no_stream(gateway: Running) -> None:
+async def test_case_28_a_restart_under_load_loses_no_answer_and_cuts_no_stream(gateway: Running) -> None:
     before = await gateway.workers()
     streams = [await stream(gateway.port, b"first") for _ in range(8)]
     ended = asyncio.Event()

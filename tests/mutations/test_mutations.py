@@ -63,9 +63,10 @@ def tried(patch: Path | None, trees: "SimpleQueue[Path]") -> Outcome:
         applied = subprocess.run(apply, cwd=tree, capture_output=True, text=True, check=False)
         if applied.returncode:
             return Outcome(-1, f"the patch does not apply, make it anew:\n{applied.stderr}")
-        outcome = run(tree, heading(patch, "caught by"))
-        subprocess.run([*apply, "--reverse"], cwd=tree, check=True)
-        return outcome
+        try:
+            return run(tree, heading(patch, "caught by"))
+        finally:
+            subprocess.run([*apply, "--reverse"], cwd=tree, check=True)
     finally:
         trees.put(tree)
 
@@ -126,3 +127,4 @@ def test_every_patch_says_whose_bug_it_is_and_is_listed() -> None:
     for patch in PATCHES:
         assert all(heading(patch, word) for word in ("peer", "bug", "caught by")), patch.stem
         assert f"`{patch.stem}`" in listed
+    assert f"has {len(PATCHES)} patches" in listed

@@ -57,7 +57,7 @@ async def test_readiness_is_asked_for_callers_that_there_are(gateway: Running) -
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "callers")
 
 
-async def test_case_7_accounts_of_which_redis_has_lost_data_are_named(tmp_path: Path) -> None:
+async def test_case_07_accounts_of_which_redis_has_lost_data_are_named(tmp_path: Path) -> None:
     with ledger_server() as ledger:
         async with running(ledger.url, tmp_path, ledger={"failover_window": 0.01}) as gateway:
             key = await gateway.create_key("1/lifetime")

@@ -260,7 +260,7 @@ async def confirm(gateway: Running, account: str) -> httpx.Response:
     return await gateway.admin("POST", "/ledger/confirm", {"account": account})
 
 
-async def test_case_7_a_loss_is_shown_and_confirmed(tmp_path: Path) -> None:
+async def test_case_07_a_loss_is_shown_and_confirmed(tmp_path: Path) -> None:
     with ledger_server() as ledger:
         async with running(ledger.url, tmp_path, ledger={"failover_window": 0.01}) as gateway:
             key = await gateway.create_key("1/lifetime")

@@ -1,16 +1,23 @@
 """Every fault of the proxy, before a server that answers each line with the same line."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
 from bank import until
 
 from gateway.chaos.proxy import KINDS, FaultProxy, Faults, Kind
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"uvloop": uvloop.new_event_loop}
+
 
 LINE = b"0123456789 abcdefghijklmnopqrstuvwxyz 0123456789\n"
 
@@ -239,6 +246,30 @@ async def test_a_server_that_is_not_there_ends_the_connection() -> None:
         proxy.switch(("127.0.0.1", port))
 
         assert await ask(proxy) == b""
+
+
+async def test_what_is_said_to_a_server_that_has_just_gone_is_dropped() -> None:
+    gone = asyncio.Event()
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+        gone.set()
+
+    errors: list[Mapping[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    async with proxied() as (_, proxy), await asyncio.start_server(hang_up, "127.0.0.1", 0) as listening:
+        proxy.switch(listening.sockets[0].getsockname()[:2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        for _ in range(50):
+            if not writer.is_closing():
+                writer.write(LINE)
+            await asyncio.sleep(0)
+        await gone.wait()
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+
+    assert errors == []
 
 
 async def test_it_stands_before_unix_sockets_too(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def lost(admin: Command, gateway_url: str, valkey_socket: str, suspend: Callable
     return lose
 
 
-def test_case_7_a_person_is_told_what_was_lost_and_asked(
+def test_case_07_a_person_is_told_what_was_lost_and_asked(
     admin: Command, gateway_url: str, lost: Callable[[str], None]
 ) -> None:
     lost("losers")
@@ -109,7 +109,7 @@ def test_case_7_a_person_is_told_what_was_lost_and_asked(
     assert admin("budgets", "confirm", "--account", "losers").stderr.startswith("Redis lacks nothing")
 
 
-def test_case_7_all_accounts_are_confirmed_at_once_where_none_is_named(
+def test_case_07_all_accounts_are_confirmed_at_once_where_none_is_named(
     admin: Command, lost: Callable[[str], None]
 ) -> None:
     lost("one")

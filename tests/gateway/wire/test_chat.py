@@ -291,7 +291,7 @@ def test_an_answers_model_and_usage_are_read() -> None:
     assert read_answer(raw.encode()) == ("m-1", Usage(7, 3))
 
 
-def test_every_class_of_tokens_is_read() -> None:
+def test_case_23_every_class_of_tokens_is_read() -> None:
     usage = usage_of(
         {
             "prompt_tokens": 100,
