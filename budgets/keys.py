@@ -16,6 +16,7 @@ from redis.asyncio.client import Pipeline
 from budgets import redis_layout
 from budgets.budget import Limit, check_limits, parse_limit, to_hash
 from budgets.errors import LedgerBehind, NoSuchKey
+from budgets.marks import CHANGE
 from budgets.money import NanoUSD
 from budgets.redis_connection import RedisConnection, load_script
 from budgets.windows import boundaries
@@ -239,10 +240,10 @@ class KeyStore:
         self._count(pipe, record.account)
 
     def _count(self, pipe: Pipeline, account: str) -> None:
-        """Count the change as a step of the account's era: a Redis that forgets it is noticed (`budgets/marks.py`)."""
+        """Count the change as steps of the account's era: a Redis that forgets it is noticed (`budgets/marks.py`)."""
         mark = redis_layout.mark(account)
         pipe.hsetnx(mark, "era", f"1:{self._clock() * 1000:.0f}")
-        pipe.hincrby(mark, "count", 1)
+        pipe.hincrby(mark, "count", CHANGE)
 
 
 def _check_account(account: str) -> None:

@@ -18,6 +18,8 @@ from budgets.money import MAX_NANO
 
 HEALING = 60.0
 """Seconds in which the journals of all workers are expected to have brought back what a failover lost."""
+CHANGE = 1_000_000
+"""Steps that a change of a key counts for: no journal has it, and so many others do not pass for it unnoticed."""
 NEVER = MAX_NANO
 """A count that no era reaches."""
 
@@ -30,6 +32,11 @@ class _Mark:
     """`<number>:<when it began>`."""
     count: int
     lost_since: float | None = None
+    looked_at: float = 0.0
+    waited: float = 0.0
+    """Seconds in which the lost could have come back: Redis was there, and so were we."""
+    lowest: int = 0
+    """The lowest count since something was lost."""
 
 
 class Marks:
@@ -82,16 +89,17 @@ class Marks:
                 self._marks[account] = _Mark(era, count)
                 self._changed = True
             return False
-        if era == mark.era and count >= mark.count:
+        if era == mark.era and count >= mark.count and (mark.lost_since is None or count - mark.lowest < CHANGE):
             if mark.lost_since is not None:
                 logger.warning("what Redis had lost of the account %s is there again", account)
             self._changed = self._changed or count > mark.count
             mark.count, mark.lost_since = count, None
             return False
-        return self._noticed(account, mark)
+        return self._noticed(account, mark, count)
 
     def save(self) -> None:
         """Bring what has changed to the file, where other workers may have brought more. Raises OSError."""
+        self._learn()
         if not self._changed:
             return
         with self._path.with_suffix(".lock").open("w") as lock:
@@ -104,13 +112,22 @@ class Marks:
             os.replace(draft, self._path)
         self._changed = False
 
-    def _noticed(self, account: str, mark: _Mark) -> bool:
+    def _learn(self) -> None:
+        """What another worker has given up is given up here too, so that any of them can be told to confirm it."""
+        for account, (era, count) in _read(self._path).items():
+            mark = self._marks.get(account)
+            if mark is not None and count == NEVER and era == mark.era:
+                mark.count = NEVER
+
+    def _noticed(self, account: str, mark: _Mark, count: int) -> bool:
         now = self._clock()
         if mark.lost_since is None:
-            mark.lost_since = now
+            mark.lost_since, mark.looked_at, mark.waited, mark.lowest = now, now, 0.0, count
             logger.error("Redis has lost what was spent last in the account %s; callers with a limit wait", account)
             return True
-        if now - mark.lost_since > HEALING and mark.count != NEVER:
+        mark.waited += min(now - mark.looked_at, HEALING / 3)
+        mark.looked_at, mark.lowest = now, min(mark.lowest, count)
+        if mark.waited > HEALING and mark.count != NEVER:
             mark.count = NEVER
             self._changed = True
             logger.error(

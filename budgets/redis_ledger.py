@@ -163,7 +163,7 @@ class RedisLedger:
         attempt = reservation.attempt
         if reservation.booked:
             leases, wanted = redis_layout.leases(attempt.account), attempt.amount + more
-            reply = await self._script("extend", leases, attempt.id, wanted)
+            reply = await self._script("extend", leases, attempt.id, wanted, *self._marks.known(attempt.account))
             match reply:
                 case [b"held", remaining]:
                     reservation.remaining = remaining
@@ -172,6 +172,8 @@ class RedisLedger:
                     name = window.decode()
                     resets_at = float(start_of(name, start, 1)) if start else None
                     raise BudgetExceeded(scope.decode(), name, limit, free, more, resets_at, suspense)
+                case [b"behind"]:
+                    raise LedgerBehind("Redis has lost what was spent last", answered=True, account=attempt.account)
                 case _:
                     raise LedgerUnavailable("Redis does not hold this attempt any more", answered=True)
         attempt.amount += more
@@ -264,7 +266,8 @@ class RedisLedger:
         return sorted(known | self._marks.accounts)
 
     async def look(self) -> None:
-        """Look after every account now, and so find those that are behind. Raises LedgerUnavailable."""
+        """Look after every account now, and so find those that are behind. Raises LedgerUnavailable or OSError."""
+        self._marks.save()
         await self._reap()
 
     async def confirm(self, account: str) -> None:
@@ -279,12 +282,15 @@ class RedisLedger:
 
     async def run(self) -> None:
         """Renew the leases of what is running, send again what failed, take over what dead workers left; for ever."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._outbox.run(), name="ledger: send again")
-            tasks.create_task(self._restore(), name="ledger: bring back what was lost")
-            tasks.create_task(self._each_beat(self._renew), name="ledger: renew")
-            tasks.create_task(self._each_beat(self._reap), name="ledger: reap")
-            tasks.create_task(self._each_beat(self._tidy), name="ledger: adopt journals")
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._outbox.run(), name="ledger: send again")
+                tasks.create_task(self._restore(), name="ledger: bring back what was lost")
+                tasks.create_task(self._each_beat(self._renew), name="ledger: renew")
+                tasks.create_task(self._each_beat(self._reap), name="ledger: reap")
+                tasks.create_task(self._each_beat(self._tidy), name="ledger: adopt journals")
+        finally:
+            self._marks.save()
 
     async def _each_beat(self, step: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -307,8 +313,8 @@ class RedisLedger:
         while True:
             await self._doubtful.wait()
             self._doubtful.clear()
-            await self._try(self._hold_all_again)  # first, for their room is given to others meanwhile
-            if not await self._try(self._outbox.replay):
+            held = await self._try(self._hold_all_again)  # first, for their room is given to others meanwhile
+            if not (await self._try(self._outbox.replay) and held):
                 self._doubtful.set()
                 await asyncio.sleep(self._beat)
 
@@ -352,23 +358,29 @@ class RedisLedger:
 
     async def _reap(self) -> None:
         """Look after every account, the idle ones too, and those that Redis has forgotten."""
-        accept_after = self._policy.accept_after
         for account in await self.accounts():
-            most = BATCH
-            while most == BATCH:
-                reaped, accepted, era, count = await self._script(
-                    "reap",
-                    redis_layout.leases(account),
-                    BATCH,
-                    "" if accept_after is None else round(accept_after),
-                    ESTIMATES_REMEMBERED * 1000,
-                    *self._marks.known(account),
-                    boundaries(self._clock()),
-                )
-                self._heard_mark(account, era, count)
-                self.counters.reaped += reaped
-                self.counters.accepted += accepted
-                most = max(reaped, accepted)
+            try:
+                await self._reap_account(account)
+            except ScriptFailed as exc:  # damaged; the others are looked after all the same
+                logger.error("the account %s cannot be looked after: %s", account, exc)
+
+    async def _reap_account(self, account: str) -> None:
+        accept_after = self._policy.accept_after
+        most = BATCH
+        while most == BATCH:
+            reaped, accepted, era, count = await self._script(
+                "reap",
+                redis_layout.leases(account),
+                BATCH,
+                "" if accept_after is None else round(accept_after),
+                ESTIMATES_REMEMBERED * 1000,
+                *self._marks.known(account),
+                boundaries(self._clock()),
+            )
+            self._heard_mark(account, era, count)
+            self.counters.reaped += reaped
+            self.counters.accepted += accepted
+            most = max(reaped, accepted)
 
     def _heard_mark(self, account: str, era: bytes, count: int) -> None:
         if self._marks.heard(account, era.decode(), count):

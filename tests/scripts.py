@@ -58,7 +58,7 @@ class Scripts:
         return str(self._run("restore", LEASES, attempt, amount, 60_000, holds, "k", "prices", "model"))
 
     def extend(self, attempt: str, wanted: int | str) -> Any:
-        return self._run("extend", LEASES, attempt, wanted)
+        return self._run("extend", LEASES, attempt, wanted, *self.known)
 
     def reap(self, most: int = 100) -> int:
         return self._tend(most, "")[0]

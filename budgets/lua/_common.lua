@@ -52,7 +52,7 @@ end
 -- The mark ---------------------------------------------------------------------------------------------------------
 
 -- An era begins when nothing is there and nobody remembers anything, or when an operator confirms what is there:
--- `<number>:<when>`. In it every step that changes what was spent counts one up.
+-- `<number>:<when>`. In it every step that a journal can bring back counts one up, every change of a key a million.
 local function era_number(era)
   return tonumber(string.match(era, "^(%d+):") or 0)
 end
@@ -228,6 +228,19 @@ local function released(attempt)
   return 0, -attempt.amount
 end
 
+-- Have an attempt hold `amount` at least, in the state that it is in: Redis may have lost what it was extended by.
+local function raise(attempt, amount)
+  local more = amount - attempt.amount
+  if more <= 0 then
+    return false
+  end
+  local is_open = attempt.state == "open"
+  apply(prepare(attempt.holds, 0, is_open and more or 0, is_open and 0 or more))
+  attempt.amount = digits(amount)
+  redis.call("SET", attempt_key(attempt.id), write_attempt(attempt))
+  return true
+end
+
 -- What an attempt leaves behind once it holds nothing, so that whatever comes twice is known, for `tombstone` ms.
 local function bury(id, text, tombstone)
   redis.call("SET", attempt_key(id), text, "PX", tombstone)
@@ -241,13 +254,16 @@ local function unlist(attempt)
 end
 
 -- Move an open attempt's hold to suspense, with `estimate` beside it; there it stays, and counts, until resolved.
-local function suspend(attempt, estimate, now)
+-- Returns the era's count after so many `steps` more.
+local function suspend(attempt, estimate, now, steps)
   local writes = prepare(attempt.holds, 0, -attempt.amount, attempt.amount)
+  local count = count_step(steps)
   redis.call("ZADD", SUSPENSE, now, attempt.id)
   redis.call("ZREM", LEASES, attempt.id)
   apply(writes)
   attempt.state, attempt.estimate = "suspense", estimate
   redis.call("SET", attempt_key(attempt.id), write_attempt(attempt))
+  return count
 end
 
 -- Move the holds of up to `most` attempts whose lease has run out to suspense; returns how many there were.
@@ -257,7 +273,7 @@ local function reap(most, now_ms, now)
   for i = 1, #dead do
     local attempt = read_attempt(dead[i])
     if attempt and attempt.state == "open" then
-      suspend(attempt, attempt.amount, now)
+      suspend(attempt, attempt.amount, now, 0)
     else
       redis.call("ZREM", LEASES, dead[i])
     end

@@ -3,17 +3,23 @@
 -- KEYS[1]  the account's leases
 -- ARGV[1]  attempt id
 -- ARGV[2]  what it shall hold in all, nano-USD
+-- ARGV[3]  the era that the gateway knows, or nothing
+-- ARGV[4]  the count of that era that the gateway knows
 --
 -- Returns one of
 --   {"held", remaining of the tightest limit or false}
 --   {"refused", remaining of the tightest limit, scope, window, start of its period, limit, what is left, suspense}
+--   {"behind"}   Redis has lost what the gateway knows: nobody gets more
 --   {"closed", state, or false where Redis does not know the attempt}
 -- An attempt that holds as much already, or more, keeps it: asked twice it holds once.
 
 local id, wanted = ARGV[1], money(ARGV[2])
 local attempt = read_attempt(id)
+local mark = redis.call("HMGET", MARK, "era", "count")
 
-if not attempt or attempt.state ~= "open" then
+if behind(mark[1] or "", tonumber(mark[2] or 0), ARGV[3], tonumber(ARGV[4])) then
+  return { "behind" }
+elseif not attempt or attempt.state ~= "open" then
   return { "closed", attempt and attempt.state or false }
 end
 local more = wanted - attempt.amount

@@ -18,6 +18,7 @@ checked_clock(ARGV[6], now) -- one that has jumped ahead makes everything look o
 local mark = redis.call("HMGET", MARK, "era", "count")
 local era, count = mark[1] or "", tonumber(mark[2] or 0)
 
+-- No step: where Redis loses it, the attempt is in suspense again, and accepted again.
 local function accept(id)
   local attempt = read_attempt(id)
   if not attempt or attempt.state ~= "suspense" then
@@ -25,7 +26,6 @@ local function accept(id)
     return
   end
   local writes = prepare(attempt.holds, attempt.estimate, released(attempt))
-  count = count_step(1)
   unlist(attempt)
   apply(writes)
   attempt.state, attempt.amount = "accepted", attempt.estimate

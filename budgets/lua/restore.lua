@@ -17,11 +17,7 @@ local key, prices, model = one_line(ARGV[5]), one_line(ARGV[6]), one_line(ARGV[7
 local _, now_ms = clock()
 local attempt = read_attempt(id)
 
-if attempt and attempt.state == "open" and amount > tonumber(attempt.amount) then
-  local writes = prepare(attempt.holds, 0, amount - attempt.amount, 0)
-  apply(writes)
-  attempt.amount = digits(amount)
-  redis.call("SET", attempt_key(id), write_attempt(attempt))
+if attempt and (attempt.state == "open" or attempt.state == "suspense") and raise(attempt, amount) then
   return "restored"
 elseif attempt then
   return attempt.state

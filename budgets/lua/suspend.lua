@@ -24,10 +24,11 @@ local key, prices, model = one_line(ARGV[7]), one_line(ARGV[8]), one_line(ARGV[9
 local now, now_ms = clock()
 local attempt = read_attempt(id)
 
+if attempt and (attempt.state == "open" or attempt.state == "suspense") then
+  raise(attempt, amount)
+end
 if attempt and attempt.state == "open" then
-  local count = count_step(ARGV[6])
-  suspend(attempt, estimate, now)
-  return { "suspended", count }
+  return { "suspended", suspend(attempt, estimate, now, ARGV[6]) }
 elseif attempt and attempt.state == "suspense" then
   attempt.estimate = estimate
   redis.call("SET", attempt_key(id), write_attempt(attempt))

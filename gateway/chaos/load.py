@@ -6,7 +6,7 @@ Lean on purpose: the callers share a small machine with the gateway they put und
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar, cast

@@ -137,6 +137,25 @@ def test_case_05_a_lost_hold_is_found_missing_and_written_again(scripts: Scripts
     assert scripts.used("key:k") == (3, 1, 0)
 
 
+def test_case_05_what_was_held_besides_and_lost_goes_to_suspense_whole(scripts: Scripts) -> None:
+    scripts.reserve("x", 5, "account")
+
+    assert scripts.suspend("x", 9, 2) == "suspended"
+    assert scripts.used("account") == (0, 0, 9)
+    assert scripts.restore("x", 11, HOLDS) == "restored"
+    assert [scripts.suspend("x", 9, 2), scripts.attempt("x")["amount"]] == ["late", "11"]
+    assert scripts.used("account") == (0, 0, 11)
+
+
+def test_case_07_a_redis_that_has_less_than_was_seen_holds_nothing_more(scripts: Scripts) -> None:
+    scripts.reserve("x", 5, "account")
+    era, count = scripts.mark()
+    scripts.known = (era, count + 1)
+
+    assert scripts.extend("x", 9) == ["behind"]
+    assert scripts.used("account") == (0, 5, 0)
+
+
 def test_case_05_what_was_held_besides_and_lost_is_held_again(scripts: Scripts) -> None:
     holds = scripts.reserve("x", 5, "account")[3]
 

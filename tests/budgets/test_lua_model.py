@@ -119,6 +119,7 @@ class LedgerMachine(RuleBasedStateMachine):
         expected = {"open": "suspended", "suspense": "late", "voided": "orphan", "unknown": "orphan"}
         assert answer == expected.get(known.state, "again")
         if answer in {"suspended", "late"}:
+            self.model.attempts[attempt] = replace(known, amount=max(known.amount, amount))
             self.model.move(attempt, "suspense", amount // 2)
         elif answer == "orphan":
             self.model.attempts[attempt] = Entry("suspense", amount, SCOPES, amount // 2)
@@ -141,7 +142,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
         answer = self.scripts.restore(attempt, amount, _holds(SCOPES))
 
-        is_lost = known is None or (known.state == "open" and amount > known.amount)
+        is_lost = known is None or (known.state in {"open", "suspense"} and amount > known.amount)
         assert answer == ("restored" if is_lost else known and known.state)
         if known is None:
             self.model.attempts[attempt] = Entry("open", amount, SCOPES)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from budgets.marks import HEALING, NEVER, Marks
+from budgets.marks import CHANGE, HEALING, NEVER, Marks
 
 
 class Clock:
@@ -63,9 +63,9 @@ def test_case_07_what_does_not_come_back_in_time_waits_for_an_operator(
 ) -> None:
     marks.heard("a", "1:5", 7)
     marks.heard("a", "1:5", 3)
-    clock.now += HEALING + 1
-    marks.heard("a", "1:5", 4)
-    marks.heard("a", "1:5", 5)
+    for count in (4, 4, 5, 5):
+        clock.now += HEALING / 3
+        marks.heard("a", "1:5", count)
 
     assert marks.known("a") == ("1:5", NEVER)
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
@@ -76,6 +76,41 @@ def test_case_07_what_does_not_come_back_in_time_waits_for_an_operator(
     marks.heard("a", "2:9", 0)
 
     assert (marks.known("a"), marks.lost) == (("2:9", 0), {})
+
+
+def test_time_in_which_nothing_could_come_back_does_not_count(marks: Marks, clock: Clock) -> None:
+    marks.heard("a", "1:5", 7)
+    marks.heard("a", "1:5", 3)
+    clock.now += 100 * HEALING  # Redis was away, or we were asleep
+    marks.heard("a", "1:5", 3)
+
+    marks.heard("a", "1:5", 7)
+
+    assert marks.lost == {}
+
+
+def test_case_07_a_change_of_a_key_that_was_lost_is_not_made_up_for_by_another(marks: Marks) -> None:
+    marks.heard("a", "1:5", CHANGE + 7)
+    marks.heard("a", "1:5", 5)
+
+    marks.heard("a", "1:5", CHANGE + 8)
+
+    assert list(marks.lost) == ["a"]
+
+
+def test_what_one_worker_has_given_up_all_have(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "marks.json"
+    one, other = Marks(path, clock), Marks(path, clock)
+    for marks in (one, other):
+        marks.heard("a", "1:5", 7)
+    for _ in range(5):
+        one.heard("a", "1:5", 3)
+        clock.now += HEALING / 3
+    one.save()
+
+    other.save()
+
+    assert other.known("a") == ("1:5", NEVER)
 
 
 def test_while_something_is_lost_only_what_was_lost_counts(marks: Marks, clock: Clock) -> None:

@@ -233,3 +233,16 @@ async def test_another_server_behind_the_address_gets_what_was_settled_lately(ba
     await bank.ledger.drained()
     assert await bank.used(key) == (250, 0, 0)
     assert await bank.redis.zcard(LEASES) == 0
+
+
+async def test_case_30_an_account_that_is_damaged_does_not_keep_others_from_being_looked_after(bank: Bank) -> None:
+    key = await bank.key("1/day")
+    await bank.redis.sadd(redis_layout.ACCOUNTS, "aaa")
+    await bank.redis.set(redis_layout.leases("aaa"), "text")
+    await bank.ledger.reserve(bank.attempt(key, 600))
+    bank.ledger._running.clear()
+    await bank.let_leases_run_out()
+
+    await bank.ledger.look()
+
+    assert await bank.used(key) == (0, 0, 600)

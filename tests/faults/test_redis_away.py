@@ -254,7 +254,7 @@ REFUSALS: dict[str, tuple[Fault, Fault, str]] = {
 
 
 @pytest.mark.parametrize("kind", REFUSALS)
-async def test_a_redis_that_refuses_is_told_of_once_and_not_by_each_request(
+async def test_case_30_a_redis_that_refuses_is_told_of_once_and_not_by_each_request(
     server: LedgerServer, gateway: Running, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
     make, heal, words = REFUSALS[kind]
@@ -269,7 +269,7 @@ async def test_a_redis_that_refuses_is_told_of_once_and_not_by_each_request(
     assert [words in record.getMessage() for record in caplog.records if record.name.startswith("budgets")] == [True]
 
 
-async def test_a_redis_that_became_a_replica_is_away_until_it_is_none(
+async def test_case_30_a_redis_that_became_a_replica_is_away_until_it_is_none(
     server: LedgerServer, gateway: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
     key, free = await known(gateway, "1/lifetime"), await known(gateway)
@@ -287,7 +287,7 @@ async def test_a_redis_that_became_a_replica_is_away_until_it_is_none(
 
 
 @pytest.mark.parametrize("limits", [["1/lifetime"], []])
-async def test_what_somebody_spoilt_in_redis_refuses_everybody_and_raises_an_alarm(
+async def test_case_30_what_somebody_spoilt_in_redis_refuses_everybody_and_raises_an_alarm(
     server: LedgerServer, gateway: Running, caplog: pytest.LogCaptureFixture, limits: list[str]
 ) -> None:
     key = await known(gateway, *limits)
