@@ -15,7 +15,7 @@ from redis.asyncio.client import Pipeline
 
 from budgets import redis_layout
 from budgets.budget import Limit, check_limits, parse_limit, to_hash
-from budgets.errors import LedgerBehind, NoSuchKey
+from budgets.errors import LedgerBehind, LedgerUnavailable, NoSuchKey
 from budgets.marks import CHANGE
 from budgets.money import NanoUSD
 from budgets.redis_connection import RedisConnection, load_script
@@ -100,8 +100,11 @@ async def resolve(
         return None
     if reply == b"behind":
         raise LedgerBehind("Redis has lost keys of this account", answered=True, account=account)
-    record, version, capped, remaining = reply
-    return ResolvedKey(KeyRecord.from_json(record), version, bool(capped), remaining)
+    try:
+        record, version, capped, remaining = reply
+        return ResolvedKey(KeyRecord.from_json(record), version, bool(capped), remaining)
+    except (ValueError, TypeError) as exc:  # bytes were lost or changed on the way
+        raise LedgerUnavailable("Redis answered what cannot be read") from exc
 
 
 class KeyStore:

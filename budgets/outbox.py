@@ -133,9 +133,15 @@ class Outbox:
         if error is not None:
             self._not_sent(entry, error)
             return
+        match answer.result():
+            case [bytes(outcome), int() | None as count]:
+                pass
+            case _:  # somebody else's: bytes were lost or changed on the way
+                self._not_sent(entry, LedgerUnavailable("Redis answered what cannot be read"))
+                return
         self._journal.acknowledge(entry.attempt_id)
         self._replayed.pop(entry.attempt_id, None)
-        self._tell(entry, *answer.result())
+        self._tell(entry, outcome, count)
         if not (self._journal.depth or self._replayed):
             self._empty.set()
 

@@ -221,6 +221,10 @@ class _Link(asyncio.Protocol):
         if not self._waiting:
             self.end(f"Redis answered what was not asked: {reply!r:.80}")
             return
+        if isinstance(reply, _ReplyError) and not str(reply).isascii():
+            # a line whose end was lost on the way has swallowed the next answer: from here on none is whose it seems
+            self.end("an answer of Redis was garbled on the way")
+            return
         waiting = self._waiting.popleft()
         if isinstance(reply, _ReplyError):
             self._refuse(waiting, reply)

@@ -130,7 +130,7 @@ class RedisLedger:
             _, _, remaining, holds, era, count = reply
             reservation = Reservation(attempt, holds.decode(), remaining)
             self._heard_mark(attempt.account, era, count)
-        except (ValueError, TypeError, AttributeError) as exc:  # some bytes were lost or changed on the way
+        except (ValueError, TypeError, AttributeError, IndexError) as exc:  # bytes were lost or changed on the way
             raise LedgerUnavailable(UNREADABLE) from exc
         self.heard(attempt.key_id, remaining)
         self._running[attempt.id] = reservation

@@ -32,6 +32,8 @@ class Listener:
 
     redis: Redis
     monitor: Monitor
+    by_scripts: int = 0
+    """How many commands scripts ran."""
     _heard: list[str] = field(default_factory=list)
 
     async def until(self, script: str, times: int = 1) -> None:
@@ -47,7 +49,9 @@ class Listener:
 
     async def _hear(self) -> None:
         said = await self.monitor.next_command()
-        if said["client_type"] != "lua":
+        if said["client_type"] == "lua":
+            self.by_scripts += 1
+        else:
             command, *arguments = said["command"].split()
             known = SCRIPTS.get(arguments[0]) if command == "EVALSHA" else None
             self._heard.append(known or said["command"])
@@ -104,3 +108,19 @@ async def test_a_request_that_is_refused_says_one_thing(gateway: Running, valkey
         assert [(await gateway.chat(poor)).status_code for _ in range(3)] == [402] * 3
 
         assert await redis.heard() == ["reserve"] * 3
+
+
+async def test_case_29_a_request_is_the_same_to_redis_however_many_keys_there_are(
+    gateway: Running, valkey_socket: str
+) -> None:
+    key = await known_key(gateway, "1/day", "2/lifetime")
+    commands = []
+    for others in (0, 100):
+        await asyncio.gather(*(gateway.create_key("1/day") for _ in range(others)))
+        async with listening(valkey_socket) as redis:
+            assert (await gateway.chat(key)).status_code == 200
+            await redis.until("settle")
+            await redis.heard()
+        commands.append(redis.by_scripts)
+
+    assert commands[0] == commands[1] < 40
