@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budgets.errors import BudgetExceeded, LedgerUnavailable
-from budgets.ledger import Attempt, LimitStatus, Reservation, Resolution, reserved
+from budgets.ledger import Attempt, LedgerCounters, LimitStatus, Reservation, Resolution, reserved
 from budgets.money import MAX_NANO
 
 ATTEMPT = Attempt(
@@ -157,3 +157,19 @@ def test_what_is_no_resolution_is_refused(line: bytes) -> None:
 
 def test_what_remains_is_the_limit_less_all_that_counts_against_it() -> None:
     assert LimitStatus("day", limit=100, spent=50, held=20, suspense=5, resets_at=None).remaining == 25
+
+
+def test_an_estimate_is_that_of_what_was_delivered_and_never_more_than_the_hold() -> None:
+    reservation = Reservation(ATTEMPT)
+    assert reservation.estimate == 0
+
+    reservation.estimator, reservation.delivered = (lambda tokens: 10 * tokens), 3
+    assert reservation.estimate == 30
+    reservation.delivered = 10**6
+    assert reservation.estimate == ATTEMPT.amount
+
+
+def test_a_ledger_has_met_nothing_when_it_starts() -> None:
+    counters = LedgerCounters()
+
+    assert {getattr(counters, name) for name in counters.__slots__} == {0}

@@ -6,6 +6,7 @@ it waited for has just happened. Both ways are tried at every wait of the whole 
 
 import asyncio
 import itertools
+import json
 import types
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
@@ -39,6 +40,8 @@ class Scenario:
     streamed: bool = False
     keeps: bool = False
     """Whether the request finds a connection to the provider that was used before."""
+    instalment: int | None = None
+    """Tokens that are held at a time; then the provider bills only what it has delivered."""
 
     def bill(self, attempts: int) -> int:
         return sum(self.bills[min(number, len(self.bills) - 1)] for number in range(attempts))
@@ -59,11 +62,13 @@ def slowly(answer: Answer) -> Answer:
 
 STREAM = slowly(stream("a", "b"))
 BREAKS: Answer = [STREAM_HEAD, chunked(delta("a")), Pause(), Ending.RESET]
+LONG = slowly([STREAM_HEAD, *map(chunked, [delta("x" * 100)] * 3), *stream("b")[1:]])
 FALLS_SILENT: Answer = [STREAM_HEAD, chunked(delta("a")), Ending.SILENCE]
 SCENARIOS = {
     "a whole answer": Scenario([slowly(completion())], [COST]),
     "a stream": Scenario([STREAM], [COST], streamed=True),
     "over a kept connection": Scenario([STREAM], [COST], streamed=True, keeps=True),
+    "held in instalments": Scenario([LONG], [COST], streamed=True, instalment=64),
     "a refusal, then an answer": Scenario([error(503)], [0, COST]),
     "a reset, then a stream": Scenario([[Ending.RESET], STREAM], [COST], streamed=True),
     "a stream that breaks": Scenario([BREAKS], [COST], streamed=True, status=None),
@@ -163,7 +168,17 @@ class World:
         money = await self.gateway.money(key)
         bill = scenario.bill(len(self.gateway.upstream.asked))
         assert money.held == 0
-        assert money.spent <= bill <= money.spent + money.suspense
+        assert money.spent <= bill
+        assert bill <= money.spent + money.suspense or scenario.instalment
+
+    async def hold(self, instalment: int | None) -> None:
+        """From now on, so much at a time; None: all of it at once."""
+        policy = {"on_disconnect": "abort", "instalment": instalment} if instalment else {}
+        configuration = json.loads(self.gateway.config.read_text())
+        provider = configuration["providers"]["acme"]
+        configuration["providers"]["acme"] = {name: provider[name] for name in ("kind", "base_url", "api_key")} | policy
+        self.gateway.config.write_text(json.dumps(configuration))
+        (await self.gateway.admin("POST", "/config/reload")).raise_for_status()
 
     async def serves(self, *, keeping_its_connection: bool) -> None:
         """The next request gets the answer that is meant for it."""
@@ -221,6 +236,7 @@ async def test_a_request_cut_short_at_any_wait_leaves_its_books_in_order(
     world: World, how: Callable[[Any, Any], None], name: str
 ) -> None:
     scenario = SCENARIOS[name]
+    await world.hold(scenario.instalment)
     for at in itertools.count(1):
         await world.serves(keeping_its_connection=scenario.keeps)
         await world.is_at_rest(connections=scenario.keeps)
