@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import secrets
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -36,6 +37,7 @@ class Bank:
     journal: Journal
     ledger: RedisLedger
     keys: KeyStore
+    _name: str = field(default_factory=lambda: secrets.token_hex(4))
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
     async def key(self, *limits: str) -> KeyRecord:
@@ -45,7 +47,7 @@ class Bank:
     def attempt(self, key: KeyRecord, amount: int) -> Attempt:
         """A new attempt of a key that was never changed."""
         return Attempt(
-            id=f"att_{key.account}_{id(self)}_{next(self._numbers)}",
+            id=f"att_{key.account}_{self._name}_{next(self._numbers)}",
             account=key.account,
             key_id=key.id,
             key_version=1,

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 import pytest_asyncio
+import redis
 import uvloop
 from running import Running, running
 
@@ -18,6 +19,7 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared_gateway(valkey_socket: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+    redis.Redis(unix_socket_path=valkey_socket).flushdb()  # metrics show the first keys only
     async with running(f"unix://{valkey_socket}", tmp_path_factory.mktemp("gateway")) as gateway:
         yield gateway
 

@@ -37,8 +37,8 @@ NEVER_ANSWERED = {
     "gateway.upstream.http1.ConnectFailed": "Upstream.send makes it an UpstreamFailed",
 }
 """Errors that no caller can see, each with the reason."""
-STRANGERS = ("gateway.sandbox", "gateway.server")
-"""The sandbox is a process of its own; the server's errors end in its parser."""
+STRANGERS = ("gateway.sandbox", "gateway.server", "gateway.chaos")
+"""The sandbox and what breaks a gateway are processes of their own; the server's errors end in its parser."""
 
 
 def modules(package: ModuleType) -> Iterator[ModuleType]:

@@ -51,10 +51,10 @@ def test_what_is_in_suspense_is_listed_with_what_it_holds(admin: Command, suspen
 
 
 def test_suspense_is_listed_page_by_page(admin: Command, suspend: Callable[[str], str]) -> None:
-    first, second = suspend("paged"), suspend("paged")
+    first, second = suspend("pages"), suspend("pages")
 
-    page = admin("budgets", "suspense", "--account", "paged", "--first", "1")
-    rest = admin("budgets", "suspense", "--account", "paged", "--first", "1", "--start", "1", "--json")
+    page = admin("budgets", "suspense", "--account", "pages", "--first", "1")
+    rest = admin("budgets", "suspense", "--account", "pages", "--first", "1", "--start", "1", "--json")
 
     shown = first if first in page.stdout else second
     assert page.stderr == "more with --start 1\n"
