@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 import redis
+from hypothesis import settings
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+settings.register_profile("untimed", deadline=None)  # how long an example takes says nothing on a shared machine
+settings.load_profile("untimed")
 
 
 def valkey_binary() -> str:
