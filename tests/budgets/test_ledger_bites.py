@@ -17,7 +17,7 @@ from budgets.instalments import Instalments
 from budgets.ledger import Attempt, LedgerCounters, Reservation, Resolution, reserved
 from budgets.money import MAX_NANO
 from budgets.redis_ledger import RedisLedger
-from budgets.windows import boundaries
+from budgets.windows import boundaries, start_of
 
 HOLDS = "account lifetime:0"
 
@@ -172,6 +172,49 @@ async def test_the_same_amount_is_not_tried_twice(bank: Bank, monkeypatch: pytes
 def test_what_is_no_resolution_is_said_to_be_none() -> None:
     with pytest.raises(ValueError, match=r"not a resolution: .*missing"):
         Resolution.from_json(b"{}")
+
+
+# What is only read
+
+
+def test_a_scope_tells_its_lifetime_and_each_of_its_limits(scripts: Scripts) -> None:
+    now = time.time()
+    scope, today = redis_layout.scope("a", "account"), start_of("day", now)
+    used = {"lifetime:0": "1 2 3", f"day:{today}": "4 5 6"}
+    scripts.client.hset(scope, mapping={"limits": "lifetime=100 day=50", **used})
+
+    assert scripts._run("status", scope, boundaries(now)) == [
+        *(1, 2, 3),
+        ["lifetime", 100, 1, 2, 3, 0],
+        ["day", 50, 4, 5, 6, start_of("day", now, 1)],
+    ]
+
+
+def test_a_key_is_told_with_what_its_tightest_limit_has_left(scripts: Scripts) -> None:
+    scripts.client.set(redis_layout.secret("a", "digest"), "k")
+    scripts.client.hset(redis_layout.key("a", "k"), mapping={"record": '{"name": "k"}', "version": 7})
+    record = ['{"name": "k"}', 7]
+    assert scripts.resolve("digest") == [*record, 0, None]
+
+    scripts.client.hset(redis_layout.scope("a", "account"), mapping={"limits": "lifetime=100", "lifetime:0": "1 2 3"})
+    assert scripts.resolve("digest") == [*record, 1, 94]
+    scripts.limit_nano("key:k", 95)
+    assert scripts.resolve("digest") == [*record, 1, 94]
+    scripts.limit_nano("key:k", 60)
+    assert scripts.resolve("digest") == [*record, 1, 60]
+    scripts.client.hdel(redis_layout.scope("a", "account"), "limits")
+    assert scripts.resolve("digest") == [*record, 1, 60]
+
+
+@pytest.mark.parametrize(("count", "answer"), [(4, "behind"), (5, None)])
+def test_a_key_of_which_only_its_secret_is_there_is_unknown_unless_redis_is_behind(
+    scripts: Scripts, count: int, answer: str | None
+) -> None:
+    scripts.client.set(redis_layout.secret("a", "digest"), "deleted")
+    scripts.client.hset(redis_layout.mark("a"), mapping={"era": "1:5", "count": count})
+    scripts.known = ("1:5", 5)
+
+    assert scripts.resolve("digest") == answer
 
 
 # Holding more
