@@ -14,18 +14,23 @@
 -- `mark`, hash: `era` and `count`, by which a gateway sees that Redis has lost what it had (see behind), and for each
 -- window the start of the latest period that was used.
 
-local PREFIX = string.match(KEYS[1], "^pm:{%w+}:")
+local call, tonumber = redis.call, tonumber -- a local is found faster than a global
+local match, gmatch, find, format = string.match, string.gmatch, string.find, string.format
+
+local PREFIX = match(KEYS[1], "^pm:{%w+}:")
 local LEASES = PREFIX .. "leases"
 local SUSPENSE = PREFIX .. "suspense"
 local MARK = PREFIX .. "mark"
 local MOST = 9007199254740991
+local WHOLE = format("%d", MOST) == "9007199254740991" and "%d" or "%.0f" -- the faster one, where it has 64 bits
+local PERIOD = WHOLE .. " " .. WHOLE .. " " .. WHOLE
 
 local function fail(code, message)
   error({ err = code .. " " .. message })
 end
 
 local function money(text)
-  local amount = #text <= 16 and string.find(text, "^%d+$") and tonumber(text)
+  local amount = #text <= 16 and find(text, "^%d+$") and tonumber(text)
   if not amount or amount > MOST then
     fail("ERR", "an amount must be a whole number of nano-USD from 0 to 2^53 - 1, not " .. text)
   end
@@ -33,11 +38,11 @@ local function money(text)
 end
 
 local function digits(number)
-  return string.format("%.0f", number)
+  return format(WHOLE, number)
 end
 
 local function clock()
-  local time = redis.call("TIME")
+  local time = call("TIME")
   return tonumber(time[1]), time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
@@ -54,7 +59,7 @@ end
 -- An era begins when nothing is there and nobody remembers anything, or when an operator confirms what is there:
 -- `<number>:<when>`. In it every step that a journal can bring back counts one up, every change of a key a million.
 local function era_number(era)
-  return tonumber(string.match(era, "^(%d+):") or 0)
+  return tonumber(match(era, "^(%d+):") or 0)
 end
 
 -- Whether Redis has less than the gateway has seen: an older state came back, or nothing is left.
@@ -67,14 +72,14 @@ end
 
 -- One more step, or none. The first write of a script: what it writes if a later one should fail is harmless.
 local function count_step(steps)
-  return redis.call("HINCRBY", MARK, "count", steps)
+  return call("HINCRBY", MARK, "count", steps)
 end
 
-local LIFETIME = { window = "lifetime", pattern = "lifetime=(%d+)", id = "lifetime:0", resets_at = 0 }
+local LIFETIME = { window = "lifetime", id = "lifetime:0", resets_at = 0 }
 
 -- The calendar in `windows`, once it is sure that the clocks of Redis and of the gateway agree on now.
 local function checked_clock(windows, now)
-  local earliest, latest, rest = string.match(windows, "^(%d+) (%d+)(.*)$")
+  local earliest, latest, rest = match(windows, "^(%d+) (%d+)(.*)$")
   if now < tonumber(earliest) or now > tonumber(latest) then
     local apart = now - (earliest + latest) / 2
     fail("CLOCK", "the clock of Redis is " .. digits(apart) .. " s ahead of the gateway's; set them right")
@@ -91,31 +96,27 @@ end
 -- Returns the periods, lifetime first, and the era and the count of the mark, which are read on the way.
 local function current_periods(windows, now)
   local rest = checked_clock(windows, now)
-  local periods, asked, number = { LIFETIME }, { "era", "count" }, 1
-  for window, a, b, c, d in string.gmatch(rest, "(%l+) (%d+) (%d+) (%d+) (%d+)") do
-    number = number + 1
-    asked[number + 1] = window
-    periods[number] = { window = window, pattern = window .. "=(%d+)", a, b, c, d }
+  local periods, asked, fields = { LIFETIME }, { "era", "count" }, { "limits", LIFETIME.id }
+  for window, a, b, c, d in gmatch(rest, "(%l+) (%d+) (%d+) (%d+) (%d+)") do
+    asked[#asked + 1] = window
+    periods[#periods + 1] = { window = window, a, b, c, d }
   end
-  local mark = redis.call("HMGET", MARK, unpack(asked))
-  for i = 2, number do
-    local period, used = periods[i], tonumber(mark[i + 1] or 0)
-    local second, third, fourth = tonumber(period[2]), tonumber(period[3]), tonumber(period[4])
-    local start, ends, at = period[1], second, 1
-    if used >= fourth then -- both clocks were ahead, and are back: that period goes on, about as long as the one before
-      start, ends, at = digits(used), used + fourth - third, 4
-    elseif now >= third or used >= third then
-      start, ends, at = period[3], fourth, 3
-    elseif now >= second or used >= second then
-      start, ends, at = period[2], third, 2
+  local mark = call("HMGET", MARK, unpack(asked))
+  for i = 2, #periods do
+    local period, used = periods[i], (mark[i + 1] or 0) + 0
+    local ends, following = period[3] + 0, period[4] + 0
+    local at, resets_at = 2, ends
+    if used >= following then -- both clocks were ahead, and are back: that period goes on, about as long as the one before
+      period[4], at, resets_at = mark[i + 1], 4, used + following - ends
+    elseif now >= ends or used >= ends then
+      at, resets_at = 3, following
+    elseif now < period[2] + 0 and used < period[2] + 0 then
+      at, resets_at = 1, period[2] + 0
     end
-    period.start, period.id, period.resets_at = start, period.window .. ":" .. start, ends
-    period.previous = at > 1 and tonumber(period[at - 1]) or 0
-    period.first_use = used < tonumber(start)
-  end
-  local fields = { "limits" }
-  for i = 1, number do
-    fields[i + 1] = periods[i].id
+    period.previous, period.start, period.resets_at = period[at - 1], period[at], resets_at
+    period.id = period.window .. ":" .. period.start
+    period.first_use = used < period.start + 0
+    fields[i + 1] = period.id
   end
   periods.fields = fields
   return periods, mark[1] or "", tonumber(mark[2] or 0)
@@ -126,26 +127,34 @@ local function read_period(text)
   if not text then
     return 0, 0, 0
   end
-  local spent, held, suspense = string.match(text, "^(%d+) (%-?%d+) (%-?%d+)$")
-  return tonumber(spent), tonumber(held), tonumber(suspense)
+  local spent, held, suspense = match(text, "^(%d+) (%-?%d+) (%-?%d+)$")
+  return spent + 0, held + 0, suspense + 0
 end
 
 local function write_period(spent, held, suspense)
-  return string.format("%.0f %.0f %.0f", spent, held, suspense)
+  return format(PERIOD, spent, held, suspense)
 end
 
--- Call `visit(period, limit or nil, spent, held, suspense, free, text)` for each period that a scope counts: its lifetime,
--- and those of the windows that it limits. `text` is what the period's field says, false where it is new.
+-- What a scope may spend in each window that it limits.
+local function read_limits(text)
+  local limits = {}
+  for window, amount in gmatch(text or "", "(%l+)=(%d+)") do
+    limits[window] = amount + 0
+  end
+  return limits
+end
+
+-- Call `visit(period, limit or nil, spent, held, suspense, free)` for each period that a scope counts: its lifetime, and
+-- those of the windows that it limits.
 local function each_period(scope, periods, visit)
-  local values = redis.call("HMGET", scope_key(scope), unpack(periods.fields))
-  local limits = values[1]
+  local values = call("HMGET", scope_key(scope), unpack(periods.fields))
+  local limits = read_limits(values[1])
   for i = 1, #periods do
     local period = periods[i]
-    local limit = limits and tonumber(string.match(limits, period.pattern))
+    local limit = limits[period.window]
     if limit or i == 1 then
-      local text = values[i + 1]
-      local spent, held, suspense = read_period(text)
-      visit(period, limit, spent, held, suspense, (limit or MOST) - spent - held - suspense, text)
+      local spent, held, suspense = read_period(values[i + 1])
+      visit(period, limit, spent, held, suspense, (limit or MOST) - spent - held - suspense)
     end
   end
 end
@@ -161,14 +170,14 @@ local function write_attempt(attempt)
 end
 
 local function read_attempt(id)
-  local text = redis.call("GET", attempt_key(id))
+  local text = call("GET", attempt_key(id))
   if not text then
     return nil
   end
   local state, amount, estimate, remaining, key, prices, model, holds =
-    string.match(text, "^(%l+) (%d+) (%d+) (%-?%d*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n(.*)$")
+    match(text, "^(%l+) (%d+) (%d+) (%-?%d*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n(.*)$")
   if not state then
-    local closed, spent = string.match(text, "^(%l+) ?(%d*)$")
+    local closed, spent = match(text, "^(%l+) ?(%d*)$")
     return { id = id, state = closed, spent = spent, holds = "" }
   end
   return {
@@ -185,7 +194,7 @@ local function read_attempt(id)
 end
 
 local function one_line(text)
-  if string.find(text, "\n", 1, true) then
+  if find(text, "\n", 1, true) then
     fail("ERR", "a name may not have more than one line: " .. text)
   end
   return text
@@ -195,12 +204,12 @@ end
 -- that cannot be counted, fails here. The changes are added to what is spent, held and in suspense.
 local function prepare(holds, spent, held, suspense)
   local writes = {}
-  for scope, ids in string.gmatch(holds, "(%S+) ([^\n]*)\n?") do
+  for scope, ids in gmatch(holds, "(%S+) ([^\n]*)\n?") do
     local key, fields = scope_key(scope), {}
-    for id in string.gmatch(ids, "%S+") do
+    for id in gmatch(ids, "%S+") do
       fields[#fields + 1] = id
     end
-    local values, write = redis.call("HMGET", key, unpack(fields)), { "HSET", key }
+    local values, write = call("HMGET", key, unpack(fields)), { "HSET", key }
     for i = 1, #fields do
       local s, h, u = read_period(values[i])
       s, h, u = s + spent, h + held, u + suspense
@@ -216,7 +225,7 @@ end
 
 local function apply(writes)
   for i = 1, #writes do
-    redis.call(unpack(writes[i]))
+    call(unpack(writes[i]))
   end
 end
 
@@ -237,19 +246,19 @@ local function raise(attempt, amount)
   local is_open = attempt.state == "open"
   apply(prepare(attempt.holds, 0, is_open and more or 0, is_open and 0 or more))
   attempt.amount = digits(amount)
-  redis.call("SET", attempt_key(attempt.id), write_attempt(attempt))
+  call("SET", attempt_key(attempt.id), write_attempt(attempt))
   return true
 end
 
 -- What an attempt leaves behind once it holds nothing, so that whatever comes twice is known, for `tombstone` ms.
 local function bury(id, text, tombstone)
-  redis.call("SET", attempt_key(id), text, "PX", tombstone)
+  call("SET", attempt_key(id), text, "PX", tombstone)
 end
 
 -- Take an attempt off the list that its state is on. One of the first writes, for a list of another type fails here.
 local function unlist(attempt)
   if attempt and (attempt.state == "open" or attempt.state == "suspense") then
-    redis.call("ZREM", attempt.state == "open" and LEASES or SUSPENSE, attempt.id)
+    call("ZREM", attempt.state == "open" and LEASES or SUSPENSE, attempt.id)
   end
 end
 
@@ -258,24 +267,24 @@ end
 local function suspend(attempt, estimate, now, steps)
   local writes = prepare(attempt.holds, 0, -attempt.amount, attempt.amount)
   local count = count_step(steps)
-  redis.call("ZADD", SUSPENSE, now, attempt.id)
-  redis.call("ZREM", LEASES, attempt.id)
+  call("ZADD", SUSPENSE, now, attempt.id)
+  call("ZREM", LEASES, attempt.id)
   apply(writes)
   attempt.state, attempt.estimate = "suspense", estimate
-  redis.call("SET", attempt_key(attempt.id), write_attempt(attempt))
+  call("SET", attempt_key(attempt.id), write_attempt(attempt))
   return count
 end
 
 -- Move the holds of up to `most` attempts whose lease has run out to suspense; returns how many there were.
 -- Nobody is left to say what such an attempt cost, so that the estimate is the whole hold.
 local function reap(most, now_ms, now)
-  local dead = redis.call("ZRANGEBYSCORE", LEASES, "-inf", "(" .. digits(now_ms), "LIMIT", 0, most)
+  local dead = call("ZRANGEBYSCORE", LEASES, "-inf", "(" .. digits(now_ms), "LIMIT", 0, most)
   for i = 1, #dead do
     local attempt = read_attempt(dead[i])
     if attempt and attempt.state == "open" then
       suspend(attempt, attempt.amount, now, 0)
     else
-      redis.call("ZREM", LEASES, dead[i])
+      call("ZREM", LEASES, dead[i])
     end
   end
   return #dead

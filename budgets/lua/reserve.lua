@@ -32,11 +32,11 @@ local periods, era, count = current_periods(ARGV[10], now)
 -- As a scope's new period begins, its periods before the previous one go, except where something is still open.
 local function forget_old_periods(scope, period)
   local key = scope_key(scope)
-  local fields = redis.call("HGETALL", key)
+  local fields = call("HGETALL", key)
   for i = 1, #fields, 2 do
-    local start = tonumber(string.match(fields[i], "^" .. period.window .. ":(%d+)$"))
-    if start and start < period.previous and string.find(fields[i + 1], "^%d+ 0 0$") then
-      redis.call("HDEL", key, fields[i])
+    local start = tonumber(match(fields[i], "^" .. period.window .. ":(%d+)$"))
+    if start and start < (period.previous or 0) + 0 and find(fields[i + 1], "^%d+ 0 0$") then
+      call("HDEL", key, fields[i])
     end
   end
 end
@@ -54,35 +54,42 @@ elseif known then
   return { "closed", reaped, known.state }
 end
 
-local stored = redis.call("HMGET", PREFIX .. "key:" .. key_id, "version", "record")
-if stored[1] ~= ARGV[3] then
-  return { "stale", reaped, tonumber(stored[1] or 0), stored[2] }
+local key = PREFIX .. "key:" .. key_id
+local version = call("HGET", key, "version")
+if version ~= ARGV[3] then
+  return { "stale", reaped, tonumber(version or 0), call("HGET", key, "record") }
 end
 
--- The first limit that refuses is named: the outermost scope's, and of that the one that resets last.
-local refusal, tightest, begun, holds, writes, scope, write = nil, nil, {}, {}, {}, nil, nil
-
-local function visit(period, limit, spent, held, suspense, free, text)
-  if amount > free and not refusal then
-    refusal = { scope, period.window, limit or MOST, free, period.resets_at, suspense }
-  end
-  if limit and (not tightest or free < tightest) then
-    tightest = free
-  end
-  write[#write + 1] = period.id
-  write[#write + 1] = write_period(spent, held + amount, suspense)
-  holds[#holds + 1] = period.id
-  if not text and period.previous then
-    begun[#begun + 1] = { scope, period }
-  end
-end
+-- The first limit that refuses is named: the outermost scope's, and of that the one that resets last. This is
+-- each_period written out: every request runs it, and a call for each period is felt.
+local refusal, tightest, begun, holds, writes = nil, nil, {}, {}, {}
 
 for i = 11, #ARGV do
-  scope = ARGV[i]
-  write = { "HSET", scope_key(scope) }
-  holds[#holds + 1] = i > 11 and "\n" .. scope or scope
-  each_period(scope, periods, visit)
-  writes[#writes + 1] = write
+  local scope = ARGV[i]
+  local key = scope_key(scope)
+  local write, line = { "HSET", key }, scope
+  local values = call("HMGET", key, unpack(periods.fields))
+  local limits = read_limits(values[1])
+  for n = 1, #periods do
+    local period, text = periods[n], values[n + 1]
+    local limit = limits[period.window]
+    if limit or n == 1 then
+      local spent, held, suspense = read_period(text)
+      local free = (limit or MOST) - spent - held - suspense
+      if amount > free and not refusal then
+        refusal = { scope, period.window, limit or MOST, free, period.resets_at, suspense }
+      end
+      if limit and (not tightest or free < tightest) then
+        tightest = free
+      end
+      write[#write + 1], write[#write + 2] = period.id, write_period(spent, held + amount, suspense)
+      line = line .. " " .. period.id
+      if not text and n > 1 then
+        begun[#begun + 1] = { scope, period }
+      end
+    end
+  end
+  holds[i - 10], writes[i - 10] = line, write
 end
 if refusal then
   return { "refused", reaped, tightest or refusal[4], unpack(refusal) }
@@ -90,21 +97,21 @@ end
 
 if era == "" then
   era = "1:" .. digits(now_ms)
-  redis.call("HSET", MARK, "era", era)
+  call("HSET", MARK, "era", era)
 end
 for i = 2, #periods do
   if periods[i].first_use then
-    redis.call("HSET", MARK, periods[i].window, periods[i].start)
+    call("HSET", MARK, periods[i].window, periods[i].start)
   end
 end
-redis.call("ZADD", LEASES, digits(now_ms + lease), id)
+call("ZADD", LEASES, digits(now_ms + lease), id)
 apply(writes)
 for i = 1, #begun do
   forget_old_periods(unpack(begun[i]))
 end
-holds = string.gsub(table.concat(holds, " "), " \n", "\n")
+holds = table.concat(holds, "\n")
 local remaining = tightest and tightest - amount
-redis.call("SET", attempt_key(id), write_attempt({
+call("SET", attempt_key(id), write_attempt({
   state = "open",
   amount = digits(amount),
   estimate = "0",

@@ -60,7 +60,8 @@ async def test_a_refusal_tells_which_limit_it_was_what_is_left_and_when_it_reset
         assert (error["type"], error["code"]) == ("insufficient_quota", "insufficient_quota")
         assert (facts["scope"], facts["window"], facts["limit_usd"]) == (f"key:{key.id}", "day", "0.05")
         assert facts["resets_at"] % 86_400 == 0
-        assert f"{facts['remaining_usd']} USD left" in error["message"]
+        left = f"{facts['remaining_usd']} USD" if Decimal(facts["remaining_usd"]) else "nothing"
+        assert f", {left} left, " in error["message"]
 
 
 async def test_callers_who_hang_up_in_mid_stream_pay_for_what_was_billed(gateway: GatewayProcess) -> None:
