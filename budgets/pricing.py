@@ -243,8 +243,6 @@ def _rates(stated: _Stated, lesser: Sequence[_Stated]) -> Rates:
 
 def _pico(amount: object, name: str, scale: int, most: PicoUSD) -> PicoUSD:
     """A decimal amount times `scale`, exactly. Raises ValueError for what is no price."""
-    if isinstance(amount, bool) or not isinstance(amount, int | float | str | Decimal):
-        raise ValueError(f'{name}: {amount!r} is not a price; write a decimal, such as "0.50"')
     try:
         value = Decimal(str(amount)) * scale
     except InvalidOperation as exc:

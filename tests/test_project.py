@@ -178,7 +178,7 @@ async def gateway(valkey_socket: str, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_every_door_is_in_the_list(gateway: Running) -> None:
+async def test_case_26_every_door_is_in_the_list(gateway: Running) -> None:
     edge: Any = gateway.app._edge  # nobody else needs to list what it serves
     doors = {("POST", path) for path in edge._endpoints} | set(doors_of(edge._service.routes))
 

@@ -106,7 +106,7 @@ local function current_periods(windows, now)
     local period, used = periods[i], (mark[i + 1] or 0) + 0
     local ends, following = period[3] + 0, period[4] + 0
     local at, resets_at = 2, ends
-    if used >= following then -- both clocks were ahead, and are back: that period goes on, about as long as the one before
+    if used >= following then -- both clocks were ahead, and are back: that period goes on, about as long as any
       period[4], at, resets_at = mark[i + 1], 4, used + following - ends
     elseif now >= ends or used >= ends then
       at, resets_at = 3, following
@@ -144,8 +144,8 @@ local function read_limits(text)
   return limits
 end
 
--- Call `visit(period, limit or nil, spent, held, suspense, free)` for each period that a scope counts: its lifetime, and
--- those of the windows that it limits.
+-- Call `visit(period, limit or nil, spent, held, suspense, free)` for each period that a scope counts: its lifetime,
+-- and those of the windows that it limits.
 local function each_period(scope, periods, visit)
   local values = call("HMGET", scope_key(scope), unpack(periods.fields))
   local limits = read_limits(values[1])

@@ -164,6 +164,14 @@ def test_an_unstated_class_costs_what_its_kind_costs() -> None:
     assert {getattr(step.rates, name) for name in RATE_NAMES} == {100_000, 400_000}
 
 
+@pytest.mark.parametrize("dearest", ["input", "cache_read", "cache_write", "cache_write_1h"])
+def test_the_dearest_input_token_is_that_of_any_class(dearest: str) -> None:
+    rates = dict.fromkeys(("input", "cache_read", "cache_write", "cache_write_1h"), 1) | {dearest: 3}
+    price = Price.from_usd_per_million({**rates, "output": 2})
+
+    assert price.standard[0].rates.dearest_input(audio=False) == 3_000_000
+
+
 def test_a_step_or_tier_that_leaves_a_class_out_takes_no_discount_for_granted() -> None:
     longer = FULL.standard[1].rates
     flex, flex_long = FULL.tiers["flex"]
