@@ -27,16 +27,22 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
+class _Loss:
+    since: float
+    """Unix seconds."""
+    looked_at: float
+    lowest: int
+    """The lowest count since."""
+    waited: float
+    """Seconds in which the lost could have come back: Redis was there, and so were we."""
+
+
+@dataclass(slots=True)
 class _Mark:
     era: str
     """`<number>:<when it began>`."""
     count: int
-    lost_since: float | None = None
-    looked_at: float = 0.0
-    waited: float = 0.0
-    """Seconds in which the lost could have come back: Redis was there, and so were we."""
-    lowest: int = 0
-    """The lowest count since something was lost."""
+    loss: _Loss | None = None
 
 
 class Marks:
@@ -59,7 +65,7 @@ class Marks:
     @property
     def lost(self) -> Mapping[str, float]:
         """The accounts of which Redis has less than was seen, each with since when that is known, in Unix seconds."""
-        return {name: mark.lost_since for name, mark in self._marks.items() if mark.lost_since is not None}
+        return {name: mark.loss.since for name, mark in self._marks.items() if mark.loss}
 
     def known(self, account: str) -> tuple[str, int]:
         """The account's era, empty where none is known, and its highest count."""
@@ -72,7 +78,7 @@ class Marks:
         While something is lost, only what was lost is counted, so that new steps do not pass for it.
         """
         mark = self._marks.get(account)
-        return mark is None or mark.lost_since is None or at < mark.lost_since
+        return mark is None or mark.loss is None or at < mark.loss.since
 
     def counted(self, account: str, count: int) -> None:
         """A step of ours was the `count`-th of the account's era."""
@@ -89,11 +95,11 @@ class Marks:
                 self._marks[account] = _Mark(era, count)
                 self._changed = True
             return False
-        if era == mark.era and count >= mark.count and (mark.lost_since is None or count - mark.lowest < CHANGE):
-            if mark.lost_since is not None:
+        if era == mark.era and count >= mark.count and (mark.loss is None or count - mark.loss.lowest < CHANGE):
+            if mark.loss:
                 logger.warning("what Redis had lost of the account %s is there again", account)
             self._changed = self._changed or count > mark.count
-            mark.count, mark.lost_since = count, None
+            mark.count, mark.loss = count, None
             return False
         return self._noticed(account, mark, count)
 
@@ -120,14 +126,14 @@ class Marks:
                 mark.count = NEVER
 
     def _noticed(self, account: str, mark: _Mark, count: int) -> bool:
-        now = self._clock()
-        if mark.lost_since is None:
-            mark.lost_since, mark.looked_at, mark.waited, mark.lowest = now, now, 0.0, count
+        now, loss = self._clock(), mark.loss
+        if loss is None:
+            mark.loss = _Loss(since=now, looked_at=now, lowest=count, waited=0)
             logger.error("Redis has lost what was spent last in the account %s; callers with a limit wait", account)
             return True
-        mark.waited += min(now - mark.looked_at, HEALING / 3)
-        mark.looked_at, mark.lowest = now, min(mark.lowest, count)
-        if mark.waited > HEALING and mark.count != NEVER:
+        loss.waited += min(now - loss.looked_at, HEALING / 3)
+        loss.looked_at, loss.lowest = now, min(loss.lowest, count)
+        if loss.waited > HEALING and mark.count != NEVER:
             mark.count = NEVER
             self._changed = True
             logger.error(

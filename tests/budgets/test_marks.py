@@ -48,7 +48,7 @@ def test_case_07_less_than_was_seen_is_noticed_once(marks: Marks, era: str, coun
     assert marks.known("a") == ("1:5", 7)
 
 
-def test_what_comes_back_in_time_ends_it(marks: Marks, clock: Clock) -> None:
+def test_what_comes_back_in_time_ends_it(marks: Marks, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     marks.heard("a", "1:5", 7)
     marks.heard("a", "1:5", 3)
     clock.now += HEALING
@@ -56,6 +56,7 @@ def test_what_comes_back_in_time_ends_it(marks: Marks, clock: Clock) -> None:
     marks.heard("a", "1:5", 8)
 
     assert marks.lost == {}
+    assert caplog.messages[-1] == "what Redis had lost of the account a is there again"
 
 
 def test_case_07_what_does_not_come_back_in_time_waits_for_an_operator(
@@ -63,9 +64,12 @@ def test_case_07_what_does_not_come_back_in_time_waits_for_an_operator(
 ) -> None:
     marks.heard("a", "1:5", 7)
     marks.heard("a", "1:5", 3)
-    for count in (4, 4, 5, 5):
+    for count in (4, 4, 5):
         clock.now += HEALING / 3
         marks.heard("a", "1:5", count)
+    assert marks.known("a") == ("1:5", 7)
+    clock.now += 1
+    marks.heard("a", "1:5", 5)
 
     assert marks.known("a") == ("1:5", NEVER)
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
@@ -87,6 +91,16 @@ def test_time_in_which_nothing_could_come_back_does_not_count(marks: Marks, cloc
     marks.heard("a", "1:5", 7)
 
     assert marks.lost == {}
+
+
+def test_time_counts_as_it_passes(marks: Marks, clock: Clock) -> None:
+    marks.heard("a", "1:5", 7)
+    marks.heard("a", "1:5", 3)
+    for _ in range(10):
+        clock.now += 1
+        marks.heard("a", "1:5", 3)
+
+    assert marks.known("a") == ("1:5", 7)
 
 
 def test_case_07_a_change_of_a_key_that_was_lost_is_not_made_up_for_by_another(marks: Marks) -> None:
@@ -126,16 +140,27 @@ def test_what_was_seen_is_known_after_a_restart_and_to_other_workers(tmp_path: P
     path = tmp_path / "marks.json"
     one, other = Marks(path, clock), Marks(path, clock)
     one.heard("a", "1:5", 7)
-    one.heard("b", "3:5", 1)
+    one.heard("b", "10:5", 1)
     other.heard("a", "1:5", 9)
-    other.heard("b", "2:5", 100)
+    other.heard("b", "9:5", 100)
     one.save()
     other.save()
     one.save()
 
     fresh = Marks(path, clock)
 
-    assert (fresh.known("a"), fresh.known("b")) == (("1:5", 9), ("3:5", 1))
+    assert (fresh.known("a"), fresh.known("b")) == (("1:5", 9), ("10:5", 1))
+
+
+def test_a_higher_count_is_brought_to_the_file_too(tmp_path: Path, clock: Clock) -> None:
+    marks = Marks(tmp_path / "marks.json", clock)
+    found_behind = []
+    for count in (7, 9):
+        found_behind.append(marks.heard("a", "1:5", count))
+        marks.save()
+
+    assert found_behind == [False, False]
+    assert Marks(tmp_path / "marks.json", clock).known("a") == ("1:5", 9)
 
 
 def test_nothing_is_written_where_nothing_has_changed(tmp_path: Path, marks: Marks) -> None:
