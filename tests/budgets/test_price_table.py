@@ -57,6 +57,51 @@ def test_steps_and_tiers_find_their_places() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("field", "name"),
+    [
+        ("input_cost_per_token", "input"),
+        ("output_cost_per_token", "output"),
+        ("cache_read_input_token_cost", "cache_read"),
+        ("cache_creation_input_token_cost", "cache_write"),
+        ("cache_creation_input_token_cost_above_1hr", "cache_write_1h"),
+        ("input_cost_per_audio_token", "audio_input"),
+        ("output_cost_per_reasoning_token", "reasoning"),
+        ("output_cost_per_audio_token", "audio_output"),
+    ],
+)
+@pytest.mark.parametrize("tier", ["priority", "flex", "batches", "balanced", "ultrafast"])
+def test_every_class_of_tokens_has_its_name_in_every_tier(field: str, name: str, tier: str) -> None:
+    made = record(**{field: Decimal("7E-7"), f"{field}_{tier}": Decimal("9E-7")})
+
+    assert made[name] == "0.7"
+    assert made["tiers"] == {{"batches": "batch"}.get(tier, tier): {name: "0.9"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("cache_read_input_token_cost", "input"),
+        ("cache_creation_input_token_cost", "input"),
+        ("cache_creation_input_token_cost_above_1hr", "cache_write"),
+        ("input_cost_per_audio_token", "input"),
+        ("output_cost_per_reasoning_token", "output"),
+        ("output_cost_per_audio_token", "output"),
+    ],
+)
+def test_a_class_that_costs_what_its_kind_does_is_no_word_in_the_book(name: str, kind: str) -> None:
+    rates = {"input": "1", "output": "4", "cache_write": "2"}
+    fields = {
+        "input_cost_per_token": Decimal("1E-6"),
+        "output_cost_per_token": Decimal("4E-6"),
+        "cache_creation_input_token_cost": Decimal("2E-6"),
+    }
+    if name == "cache_creation_input_token_cost":
+        del rates["cache_write"]
+
+    assert record(**{**fields, name: Decimal(rates[kind]) / 1_000_000}) == rates
+
+
 def test_a_provider_whose_step_begins_at_its_threshold_is_heeded() -> None:
     made = record(litellm_provider="xai", input_cost_per_token_above_200k_tokens=Decimal("2E-7"))
 
@@ -84,6 +129,11 @@ def test_a_list_of_ranges_becomes_steps() -> None:
         ("gemini-2.5-pro", "vertex_ai-language-models", "vertex_ai/gemini-2.5-pro"),
         ("vertex_ai/claude", "vertex_ai-anthropic_models", "vertex_ai/claude"),
         ("anthropic.claude", "bedrock_converse", "bedrock/anthropic.claude"),
+        ("command-r", "cohere_chat", "cohere/command-r"),
+        ("azure/gpt-3.5-turbo-instruct", "azure_text", "azure/gpt-3.5-turbo-instruct"),
+        ("fireworks_ai/nomic", "fireworks_ai-embedding-models", "fireworks_ai/nomic"),
+        ("text-completion-codestral/codestral-latest", "text-completion-codestral", "codestral/codestral-latest"),
+        ("gpt-3.5-turbo-instruct", "text-completion-openai", "openai/gpt-3.5-turbo-instruct"),
         ("perplexity/perplexity/sonnet", "perplexity", "perplexity/perplexity/sonnet"),
     ],
 )
@@ -104,9 +154,22 @@ def test_a_number_that_binary_floats_blurred_is_read_as_what_was_meant() -> None
         ({"input_cost_per_token": 0, "output_cost_per_token": 0}, "a price of zero"),
         ({"input_cost_per_token": 0}, "a price of zero"),
         ({"output_cost_per_token": Decimal("0.0")}, "a price of zero"),
-        ({"input_cost_per_image": Decimal("0.0001")}, "bills input_cost_per_image apart"),
-        ({"input_cost_per_image_token": Decimal("2E-7")}, "bills input_cost_per_image_token apart"),
-        ({"citation_cost_per_token": Decimal("2E-6")}, "bills citation_cost_per_token apart"),
+        *(
+            ({field: Decimal("2E-7")}, f"bills {field} apart")
+            for field in (
+                "input_cost_per_image_token",
+                "output_cost_per_image_token",
+                "input_cost_per_video_token",
+                "output_cost_per_video_token",
+                "input_cost_per_image",
+                "input_cost_per_query",
+                "input_cost_per_request",
+                "input_cost_per_second",
+                "input_cost_per_audio_per_second",
+                "input_cost_per_video_per_second",
+                "citation_cost_per_token",
+            )
+        ),
     ],
 )
 def test_a_model_whose_bill_could_be_more_is_left_out_and_told(fields: dict[str, Any], why: str) -> None:
