@@ -89,6 +89,8 @@ class Resolution:
     """`Reservation.booked`: whether Redis is expected to know the attempt."""
     at: float
     """When the attempt ended, in Unix seconds. What is older than a tombstone cannot be told from a duplicate."""
+    tried: bool = False
+    """Whether Redis may know it although it was not `booked`: it was sent once, or was about to be."""
 
     def to_json(self) -> bytes:
         """One line without a line end."""
@@ -165,7 +167,7 @@ class LedgerCounters:
     unbooked: int = 0
     """Attempts that ran without a hold while Redis was away; booked afterwards."""
     late: int = 0
-    """Resolutions that came after the lease had run out."""
+    """Resolutions that came after the lease had run out, or even after the suspense was resolved without them."""
     overruns: int = 0
     """Attempts that cost more than they held."""
     expired: int = 0

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -65,18 +66,17 @@ class Outbox:
     def put(self, entry: Resolution) -> None:
         """Write `entry` to the journal and send it. A full disk is no reason not to send: then memory must do."""
         self._empty.clear()
-        try:
-            self._journal.append(entry)
-        except JournalUnavailable as exc:
-            logger.error("the journal cannot be written, resolutions are in memory only: %s", exc.reason)
+        self._store(entry)
         self._send(entry)
 
     async def run(self) -> None:
-        """Send again what failed, in rounds with growing pauses, until cancelled."""
+        """Send again what failed, in rounds with growing pauses, and as soon as Redis is back; until cancelled."""
         pause = SHORTEST_PAUSE
         while True:
             await self._failed.wait()
-            await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311  no secret: it keeps workers apart
+            await _rest(pause)
+            while not self._connection.connected:  # a round would send nothing, so that no pause grows by it
+                await _rest(SHORTEST_PAUSE)
             self._failed.clear()
             await self._send_again()
             pause = min(2 * pause, LONGEST_PAUSE) if self._failed.is_set() else SHORTEST_PAUSE
@@ -107,7 +107,15 @@ class Outbox:
         """Wait until Redis has acknowledged everything."""
         await self._empty.wait()
 
+    def _store(self, entry: Resolution) -> None:
+        try:
+            self._journal.append(entry)
+        except JournalUnavailable as exc:
+            logger.error("the journal cannot be written, resolutions are in memory only: %s", exc.reason)
+
     def _send(self, entry: Resolution) -> "asyncio.Future[Any]":
+        if not (entry.booked or entry.tried) and self._connection.connected:
+            self._store(replace(entry, tried=True))  # for whoever sends it once more, here or after we are dead
         self._in_flight[entry.attempt_id] = entry
         leases = redis_layout.leases(entry.account)
         answer = self._connection.script(self._scripts[entry.kind], (leases,), self._arguments(entry))
@@ -117,12 +125,12 @@ class Outbox:
     def _arguments(self, entry: Resolution) -> tuple[str | int, ...]:
         if entry.kind == "void":
             return entry.attempt_id, self._tombstone_ms
-        was_known = entry.booked or entry.attempt_id in self._replayed
+        was_known = entry.booked or entry.tried or entry.attempt_id in self._replayed
         latest = int(entry.at * 1000) + self._tombstone_ms if was_known else FOR_EVER
         steps = int(self._counts(entry.account, entry.at))
         if entry.kind == "settle":
             return entry.attempt_id, entry.spent, entry.holds, self._tombstone_ms, latest, steps
-        facts = (entry.key_id, entry.price_version, entry.model)
+        facts = (entry.key_id, entry.price_version, entry.model, int(entry.at * 1000))
         return entry.attempt_id, entry.amount, entry.estimate, entry.holds, latest, steps, *facts
 
     def _answered(self, entry: Resolution, answer: "asyncio.Future[Any]") -> None:
@@ -162,3 +170,7 @@ class Outbox:
             batch = waiting[start : start + BATCH]
             self._counters.replays += len(batch)
             await asyncio.wait([self._send(entry) for entry in batch])
+
+
+async def _rest(pause: float) -> None:
+    await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311  no secret: it keeps workers apart

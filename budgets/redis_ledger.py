@@ -41,8 +41,8 @@ BATCH = 500
 """Leases that one script renews or reaps, so that nobody else waits long for Redis."""
 KEYS_REMEMBERED = 10_000
 """For how many keys a worker remembers what they have left."""
-ESTIMATES_REMEMBERED = 30 * 86_400
-"""Seconds for which a provider's bill can still raise an estimate that was accepted."""
+GUESSES_REMEMBERED = 30 * 86_400
+"""Seconds for which the cost can still replace an estimate that was accepted, or nothing where no bill was found."""
 SCRIPTS = ("reserve", "extend", "renew", "restore", "reap", "status", "suspense", "reconcile", "confirm")
 UNREADABLE = "Redis answered what cannot be read"
 
@@ -240,15 +240,17 @@ class RedisLedger:
             for attempt_id, ended_at, amount, estimate, key_id, prices, model in listed
         ]
 
-    async def reconcile(self, account: str, attempt_id: str, billed: NanoUSD) -> Reconciled:
+    async def reconcile(self, account: str, attempt_id: str, billed: NanoUSD | None) -> Reconciled:
         """Book what a provider billed for an attempt in suspense; of others, say what is booked.
 
+        None, where a bill that should have it has not, frees it: what it costs after all is booked when it is told.
         Raises LedgerUnavailable; asked again, it answers `same`.
         """
-        tombstone_ms = round(self._policy.tombstone * 1000)
+        remembered = GUESSES_REMEMBERED if billed is None else self._policy.tombstone
+        bill = "" if billed is None else billed
         steps = int(self._marks.counts(account, self._clock()))
         how, booked, count = await self._script(
-            "reconcile", redis_layout.leases(account), attempt_id, billed, tombstone_ms, steps
+            "reconcile", redis_layout.leases(account), attempt_id, bill, round(remembered * 1000), steps
         )
         if count is not None:
             self._marks.counted(account, count)
@@ -373,7 +375,7 @@ class RedisLedger:
                 redis_layout.leases(account),
                 BATCH,
                 "" if accept_after is None else round(accept_after),
-                ESTIMATES_REMEMBERED * 1000,
+                GUESSES_REMEMBERED * 1000,
                 *self._marks.known(account),
                 boundaries(self._clock()),
             )
@@ -414,12 +416,12 @@ class RedisLedger:
         if outcome == b"orphan":
             counters.orphans += entry.booked
             counters.unbooked += not entry.booked
-        elif outcome == b"late":
+        elif outcome in {b"late", b"corrected"}:
             counters.late += 1
         elif outcome == b"expired":
             counters.expired += 1
             logger.error("not booked, because it may have been before: %s", entry)
-        if entry.spent > entry.amount and outcome in {b"settled", b"late", b"orphan"}:
+        if entry.spent > entry.amount and outcome in {b"settled", b"late", b"corrected", b"orphan"}:
             counters.overruns += 1
             logger.warning("attempt %s cost %d nano-USD and held %d", entry.attempt_id, entry.spent, entry.amount)
         left = self._remaining.get(entry.key_id)

@@ -127,7 +127,7 @@ def _scripts(redis: Redis) -> Iterator[Problem]:
 
 def _commands() -> list[str]:
     scripts = (path.read_text("utf-8") for path in Path(__file__).parent.glob("lua/*.lua"))
-    return sorted({*OUTSIDE_SCRIPTS, *re.findall(r'redis\.call\("([A-Z]+)"', "".join(scripts))})
+    return sorted({*OUTSIDE_SCRIPTS, *re.findall(r'\bcall\("([A-Z]+)"', "".join(scripts))})
 
 
 def _clock(redis: Redis, clock: Callable[[], float]) -> Iterator[Problem]:

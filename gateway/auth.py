@@ -113,8 +113,9 @@ class Callers:
         return caller
 
     def _known(self, key: ResolvedKey) -> Caller:
+        """A key whose record lists a limit has one, although Redis may have lost where it counts."""
         self._ledger.heard(key.record.id, key.remaining)
-        return Caller(key.record, key.version, key.capped)
+        return Caller(key.record, key.version, key.capped or bool(key.record.limits))
 
     def _forget(self, key_id: str) -> None:
         for digest, (_, caller) in list(self._held.items()):

@@ -60,7 +60,7 @@ class Report:
     """Attempts in suspense of which no cost is told, nor tokens that can be priced."""
 
     def resolved(self, billed: NanoUSD, held: Suspended | None) -> None:
-        """`held` is None where the bill has raised an estimate that was accepted before."""
+        """`held` is None where the bill takes the place of an estimate that was accepted, or of nothing."""
         self.counts["resolved"] += 1
         self.spent += billed
         self.freed += max(0, held.amount - billed) if held else 0
@@ -130,10 +130,13 @@ class Reconciliation:
         return report
 
     async def free(self, attempt_ids: Iterable[str], which: Which, *, dry_run: bool) -> Report:
-        """Settle at nothing those of the attempts that are in suspense and are of `which`."""
+        """Free those of the attempts that are in suspense and are of `which`, as no bill names them.
+
+        What one of them costs after all is booked when its worker or a later bill tells.
+        """
         held = await self._find(attempt_ids, which)
         report = Report()
-        await self._book(dict.fromkeys(held, 0), held, report, dry_run=dry_run)
+        await self._book(dict.fromkeys(held), held, report, dry_run=dry_run)
         return report
 
     async def _find(self, attempt_ids: Iterable[str], which: Which) -> dict[str, Suspended]:
@@ -149,11 +152,12 @@ class Reconciliation:
         return found
 
     async def _book(
-        self, bills: Mapping[str, NanoUSD], held: Mapping[str, Suspended], report: Report, *, dry_run: bool
+        self, bills: Mapping[str, NanoUSD | None], held: Mapping[str, Suspended], report: Report, *, dry_run: bool
     ) -> None:
+        """None stands for what no bill names."""
         if dry_run:
             for attempt_id, billed in bills.items():
-                report.resolved(billed, held[attempt_id])
+                report.resolved(billed or 0, held[attempt_id])
             return
         pairs = list(bills.items())
         for start in range(0, len(pairs), AT_ONCE):
@@ -161,7 +165,7 @@ class Reconciliation:
             sent = [self._ledger.reconcile(_account(name), name, billed) for name, billed in batch]
             answers = await asyncio.gather(*sent)
             for (name, billed), answer in zip(batch, answers, strict=True):
-                report.answered(Difference(name, answer.booked or 0, billed), answer, held.get(name))
+                report.answered(Difference(name, answer.booked or 0, billed or 0), answer, held.get(name))
 
     def _is_one(self, held: Suspended, which: Which) -> bool:
         """Redis tells whole seconds: the attempt has ended within the one that began at `ended_at`."""

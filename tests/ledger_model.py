@@ -43,7 +43,9 @@ class Model:
             self.change(attempt, "open", amount=amount)
 
     def settle(self, attempt: str, spent: int, scopes: Scopes) -> None:
-        if self.state(attempt) not in {"settled", "accepted"}:
+        if self.state(attempt) in {"accepted", "freed"}:
+            self.change(attempt, "accepted", "freed", state="settled", spent=spent)
+        elif self.state(attempt) != "settled":
             self.attempts[attempt] = Entry("settled", 0, scopes, spent)
 
     def void(self, attempt: str) -> None:
@@ -63,5 +65,8 @@ class Model:
 
     def reconcile(self, attempt: str, billed: int) -> None:
         self.change(attempt, "suspense", state="settled", amount=0, spent=billed)
-        if self.state(attempt) == "accepted" and billed > self.attempts[attempt].spent:
-            self.change(attempt, "accepted", state="settled", spent=billed)
+        if self.state(attempt) in {"accepted", "freed"} and billed > self.attempts[attempt].spent:
+            self.change(attempt, "accepted", "freed", state="settled", spent=billed)
+
+    def free(self, attempt: str) -> None:
+        self.change(attempt, "suspense", state="freed", amount=0)

@@ -10,7 +10,7 @@
 -- `scope:<scope>`, hash: `limits` (`lifetime=10000000 day=5000000`), and for each period, `<window>:<start>`, what is
 -- spent, held and in suspense: `300 200 0`.
 -- `attempt:<id>`, string: as long as it holds money, five lines and more (see read_attempt); afterwards, for a while,
--- `settled <spent>`, `voided` or, where an estimate was accepted, all of it again.
+-- `settled <spent>`, `voided` or, where its cost was guessed (`accepted`, `freed`), all of it again.
 -- `mark`, hash: `era` and `count`, by which a gateway sees that Redis has lost what it had (see behind), and for each
 -- window the start of the latest period that was used.
 
@@ -213,6 +213,9 @@ local function prepare(holds, spent, held, suspense)
     for i = 1, #fields do
       local s, h, u = read_period(values[i])
       s, h, u = s + spent, h + held, u + suspense
+      if s < 0 then -- a period that was forgotten since has nothing to give back
+        s = 0
+      end
       if s + h + u > 2 * MOST then
         fail("ERR", fields[i] .. " of " .. scope .. " would be more than can be counted")
       end

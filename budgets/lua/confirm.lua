@@ -6,9 +6,9 @@
 -- Returns the new era and its count.
 
 local _, now_ms = clock()
-local mark = redis.call("HMGET", MARK, "era", "count")
+local mark = call("HMGET", MARK, "era", "count")
 local number = math.max(era_number(ARGV[1]), era_number(mark[1] or ""))
 local era = digits(number + 1) .. ":" .. digits(now_ms)
 
-redis.call("HSET", MARK, "era", era)
+call("HSET", MARK, "era", era)
 return { era, tonumber(mark[2] or 0) }

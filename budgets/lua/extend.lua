@@ -15,7 +15,7 @@
 
 local id, wanted = ARGV[1], money(ARGV[2])
 local attempt = read_attempt(id)
-local mark = redis.call("HMGET", MARK, "era", "count")
+local mark = call("HMGET", MARK, "era", "count")
 
 if behind(mark[1] or "", tonumber(mark[2] or 0), ARGV[3], tonumber(ARGV[4])) then
   return { "behind" }
@@ -28,11 +28,11 @@ if more <= 0 then
 end
 
 local tightest, refusal = nil, nil
-for scope, ids in string.gmatch(attempt.holds, "(%S+)([^\n]*)\n?") do
-  local limits = redis.call("HGET", scope_key(scope), "limits") or ""
-  for window, start in string.gmatch(ids, "(%l+):(%d+)") do
-    local limit = tonumber(string.match(limits, window .. "=(%d+)"))
-    local spent, held, suspense = read_period(redis.call("HGET", scope_key(scope), window .. ":" .. start))
+for scope, ids in gmatch(attempt.holds, "(%S+)([^\n]*)\n?") do
+  local limits = call("HGET", scope_key(scope), "limits") or ""
+  for window, start in gmatch(ids, "(%l+):(%d+)") do
+    local limit = tonumber(match(limits, window .. "=(%d+)"))
+    local spent, held, suspense = read_period(call("HGET", scope_key(scope), window .. ":" .. start))
     local free = (limit or MOST) - spent - held - suspense
     if more > free and not refusal then
       refusal = { scope, window, tonumber(start), limit or MOST, free, suspense }
@@ -50,5 +50,5 @@ local writes = prepare(attempt.holds, 0, more, 0)
 apply(writes)
 attempt.amount = digits(wanted)
 attempt.remaining = tightest and digits(tightest - more) or ""
-redis.call("SET", attempt_key(id), write_attempt(attempt))
+call("SET", attempt_key(id), write_attempt(attempt))
 return { "held", tonumber(attempt.remaining) or false }

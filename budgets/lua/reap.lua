@@ -15,14 +15,14 @@
 local most, remembered = money(ARGV[1]), money(ARGV[3])
 local now, now_ms = clock()
 checked_clock(ARGV[6], now) -- one that has jumped ahead makes everything look old
-local mark = redis.call("HMGET", MARK, "era", "count")
+local mark = call("HMGET", MARK, "era", "count")
 local era, count = mark[1] or "", tonumber(mark[2] or 0)
 
 -- No step: where Redis loses it, the attempt is in suspense again, and accepted again.
 local function accept(id)
   local attempt = read_attempt(id)
   if not attempt or attempt.state ~= "suspense" then
-    redis.call("ZREM", SUSPENSE, id)
+    call("ZREM", SUSPENSE, id)
     return
   end
   local writes = prepare(attempt.holds, attempt.estimate, released(attempt))
@@ -38,7 +38,7 @@ end
 
 local reaped, old = reap(most, now_ms, now), {}
 if ARGV[2] ~= "" then
-  old = redis.call("ZRANGEBYSCORE", SUSPENSE, "-inf", digits(now - tonumber(ARGV[2])), "LIMIT", 0, most)
+  old = call("ZRANGEBYSCORE", SUSPENSE, "-inf", digits(now - tonumber(ARGV[2])), "LIMIT", 0, most)
   for i = 1, #old do
     accept(old[i])
   end

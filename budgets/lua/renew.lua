@@ -10,7 +10,7 @@
 local _, now_ms = clock()
 local till = digits(now_ms + money(ARGV[1]))
 local ids = { unpack(ARGV, 2) }
-local ends, renewals, without = redis.call("ZMSCORE", LEASES, unpack(ids)), {}, {}
+local ends, renewals, without = call("ZMSCORE", LEASES, unpack(ids)), {}, {}
 
 for i, id in ipairs(ids) do
   if ends[i] then
@@ -21,6 +21,6 @@ for i, id in ipairs(ids) do
   end
 end
 if #renewals > 0 then
-  redis.call("ZADD", LEASES, "XX", unpack(renewals))
+  call("ZADD", LEASES, "XX", unpack(renewals))
 end
 return without

@@ -9,8 +9,8 @@
 --   {record, version, 1 where the key or its account has a limit or 0, remaining of the tightest limit or false}
 
 local periods, era, count = current_periods(ARGV[1], (clock()))
-local key_id = redis.call("GET", KEYS[1])
-local stored = key_id and redis.call("HMGET", PREFIX .. "key:" .. key_id, "record", "version")
+local key_id = call("GET", KEYS[1])
+local stored = key_id and call("HMGET", PREFIX .. "key:" .. key_id, "record", "version")
 if not (stored and stored[1]) then
   return behind(era, count, ARGV[2], tonumber(ARGV[3])) and "behind" or false
 end

@@ -24,9 +24,9 @@ elseif attempt then
 end
 
 local writes = prepare(ARGV[4], 0, amount, 0)
-redis.call("ZADD", LEASES, digits(now_ms + lease), id)
+call("ZADD", LEASES, digits(now_ms + lease), id)
 apply(writes)
-redis.call("SET", attempt_key(id), write_attempt({
+call("SET", attempt_key(id), write_attempt({
   state = "open",
   amount = digits(amount),
   estimate = "0",

@@ -9,31 +9,38 @@
 -- ARGV[6]  1 where this is a step of the account's era, else 0
 --
 -- Returns {how, count of the era}, where `how` is one of
---   "settled"  the hold is given back, the cost booked
---   "late"     the lease had run out: the suspense is given back, the cost booked
---   "orphan"   nothing was held, or Redis has lost it: the cost is booked
---   "again"    it was settled before: nothing is booked
---   "expired"  not known, and too late to tell a lost attempt from one settled and forgotten: nothing is booked
+--   "settled"    the hold is given back, the cost booked
+--   "late"       the lease had run out: the suspense is given back, the cost booked
+--   "corrected"  an estimate was accepted, or the suspense freed as not billed: the cost is booked in its place
+--   "orphan"     nothing was held, or Redis has lost it: the cost is booked
+--   "again"      it was settled before: nothing is booked
+--   "expired"    not known, and too late to tell a lost attempt from one settled and forgotten: nothing is booked
 
 local id, spent = ARGV[1], money(ARGV[2])
 local tombstone, latest = money(ARGV[4]), money(ARGV[5])
 local _, now_ms = clock()
 local attempt = read_attempt(id)
 
-if attempt and (attempt.state == "settled" or attempt.state == "accepted") then
+if attempt and attempt.state == "settled" then
   return { "again", false }
 elseif not attempt and now_ms >= latest then
   return { "expired", false }
 end
 
-local holding = attempt and attempt.state ~= "voided"
+local known = attempt and attempt.state ~= "voided"
+local guessed = known and (attempt.state == "accepted" or attempt.state == "freed")
 local held, suspense = 0, 0
-if holding then
+if guessed then
+  spent = spent - attempt.amount
+elseif known then
   held, suspense = released(attempt)
 end
-local writes = prepare(holding and attempt.holds or ARGV[3], spent, held, suspense)
+local writes = prepare(known and attempt.holds or ARGV[3], spent, held, suspense)
 local count = count_step(ARGV[6])
 unlist(attempt)
 apply(writes)
 bury(id, "settled " .. ARGV[2], tombstone)
-return { not holding and "orphan" or attempt.state == "open" and "settled" or "late", count }
+if not known then
+  return { "orphan", count }
+end
+return { guessed and "corrected" or attempt.state == "open" and "settled" or "late", count }

@@ -10,19 +10,26 @@
 -- ARGV[7]  key id
 -- ARGV[8]  version of the prices
 -- ARGV[9]  deployment
+-- ARGV[10] when the attempt ended, Unix ms
 --
 -- Returns {how, count of the era}, where `how` is one of
 --   "suspended"  the hold is in suspense
 --   "late"       it was already, since the lease had run out; our estimate is beside it now
---   "orphan"     nothing was held, or Redis has lost it: the amount is in suspense
+--   "orphan"     nothing was held, or Redis has lost it: the amount is in suspense; so it is where the
+--                attempt was freed as not billed while it was running
 --   "again"      the attempt was settled before, which stands
 --   "expired"    not known, and too late to tell a lost attempt from one settled and forgotten: nothing is booked
 
 local id, amount, estimate = ARGV[1], money(ARGV[2]), digits(money(ARGV[3]))
-local latest = money(ARGV[5])
+local latest, ended = money(ARGV[5]), money(ARGV[10])
 local key, prices, model = one_line(ARGV[7]), one_line(ARGV[8]), one_line(ARGV[9])
 local now, now_ms = clock()
 local attempt = read_attempt(id)
+
+-- Whether an attempt that is free ended after it came to suspense, in the second after `remaining` (see reconcile.lua).
+local function is_freed_too_early(freed)
+  return freed.state == "freed" and ended >= (freed.remaining + 1) * 1000
+end
 
 if attempt and (attempt.state == "open" or attempt.state == "suspense") then
   raise(attempt, amount)
@@ -31,9 +38,9 @@ if attempt and attempt.state == "open" then
   return { "suspended", suspend(attempt, estimate, now, ARGV[6]) }
 elseif attempt and attempt.state == "suspense" then
   attempt.estimate = estimate
-  redis.call("SET", attempt_key(id), write_attempt(attempt))
+  call("SET", attempt_key(id), write_attempt(attempt))
   return { "late", false }
-elseif attempt and attempt.state ~= "voided" then
+elseif attempt and attempt.state ~= "voided" and not is_freed_too_early(attempt) then
   return { "again", false }
 elseif not attempt and now_ms >= latest then
   return { "expired", false }
@@ -41,9 +48,9 @@ end
 
 local writes = prepare(ARGV[4], 0, 0, amount)
 local count = count_step(ARGV[6])
-redis.call("ZADD", SUSPENSE, now, id)
+call("ZADD", SUSPENSE, now, id)
 apply(writes)
-redis.call("SET", attempt_key(id), write_attempt({
+call("SET", attempt_key(id), write_attempt({
   state = "suspense",
   amount = digits(amount),
   estimate = estimate,

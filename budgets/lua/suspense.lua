@@ -6,7 +6,7 @@
 -- Returns for each that is in suspense {attempt id, since when (Unix seconds), amount, our estimate, key id, prices,
 -- deployment}.
 
-local since, answer = redis.call("ZMSCORE", SUSPENSE, unpack(ARGV)), {}
+local since, answer = call("ZMSCORE", SUSPENSE, unpack(ARGV)), {}
 
 for i, id in ipairs(ARGV) do
   local attempt = since[i] and read_attempt(id)

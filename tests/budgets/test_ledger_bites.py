@@ -76,7 +76,7 @@ def test_a_name_of_several_lines_is_refused_before_anything_is_written(scripts: 
     scripts.client.hset(redis_layout.key("a", key), mapping={"record": "{}", "version": 1})
     now = int(scripts.client.time()[0])
     reserve = (key, version, amount, 60_000, prices, model, "", 0, f"{now - 300} {now + 300}", "account")
-    suspend = (5, 5, HOLDS, (now + 300) * 1000, 1, key, prices, model)
+    suspend = (5, 5, HOLDS, (now + 300) * 1000, 1, key, prices, model, now * 1000)
     restore = (5, 60_000, HOLDS, key, prices, model)
     before = sorted(scripts.client.keys())
 
@@ -270,7 +270,7 @@ def test_only_what_changes_what_was_spent_is_a_step_and_has_its_number(scripts: 
     later = (int(scripts.client.time()[0]) + 300) * 1000
     for attempt in ("settled", "in suspense", "void", "late void"):
         scripts.reserve(attempt, 5, "account")
-    facts = ("k", "prices", "model")
+    facts = ("k", "prices", "model", 1)
 
     assert count("settle", "settled", 3, HOLDS, 1000, later, 1) == 1
     assert count("suspend", "in suspense", 5, 2, HOLDS, later, 1, *facts) == 2

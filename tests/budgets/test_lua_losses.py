@@ -1,5 +1,7 @@
 """The scripts where Redis has lost something or nobody knows a cost: marks, restore, accept, reconcile."""
 
+import time
+
 import pytest
 import redis
 from scripts import LEASES, SUSPENSE, Scripts
@@ -225,14 +227,42 @@ def test_an_estimate_is_accepted_after_its_time_and_the_rest_is_free(scripts: Sc
     assert not scripts.lives_for_ever("x")
 
 
-def test_an_accepted_estimate_stands_against_a_late_settle(scripts: Scripts) -> None:
+def test_an_accepted_estimate_stands_until_the_cost_is_known(scripts: Scripts) -> None:
     scripts.reserve("x", 5, "account")
     scripts.suspend("x", 5, 2)
     scripts.accept(0)
 
-    assert [scripts.settle("x", 4), scripts.suspend("x", 5, 5), scripts.void("x")] == ["again"] * 3
+    assert [scripts.suspend("x", 5, 5), scripts.void("x")] == ["again"] * 2
     assert scripts.reserve("x", 5, "account")[0] == "closed"
     assert scripts.used("account") == (2, 0, 0)
+
+
+@pytest.mark.parametrize("spent", [0, 1, 2, 4, 9])
+def test_case_10_a_settle_takes_the_place_of_an_accepted_estimate_once(scripts: Scripts, spent: int) -> None:
+    scripts.limit("key:k", "1/day")
+    scripts.reserve("other", 7, "account", "key:k")
+    scripts.settle("other", 7)
+    scripts.reserve("x", 5, "account", "key:k")
+    scripts.suspend("x", 5, 2)
+    scripts.accept(0)
+    era, count = scripts.mark()
+
+    assert [scripts.settle("x", spent), scripts.settle("x", spent)] == ["corrected", "again"]
+    today = f"day:{start_of('day', time.time())}"
+    assert scripts.used("account") == scripts.used("key:k") == scripts.used("key:k", today) == (7 + spent, 0, 0)
+    assert scripts.reconcile("x", spent) == ["same", spent]
+    assert scripts.mark() == (era, count + 1)
+    assert not scripts.lives_for_ever("x")
+
+
+def test_case_10_what_is_corrected_in_a_period_that_was_forgotten_leaves_no_debt_there(scripts: Scripts) -> None:
+    holds = "account lifetime:0 day:86400"
+    scripts.suspend("x", 5, 4, holds)
+    scripts.accept(0)
+    scripts.client.hdel(redis_layout.scope("a", "account"), "day:86400")  # as a new one began
+
+    assert scripts.settle("x", 1) == "corrected"
+    assert (scripts.used("account"), scripts.used("account", "day:86400")) == ((1, 0, 0), (0, 0, 0))
 
 
 def test_accepting_takes_no_more_than_it_was_told_and_the_oldest_first(scripts: Scripts) -> None:
@@ -294,6 +324,82 @@ def test_a_bill_raises_an_accepted_estimate_and_never_lowers_it(
 
     assert scripts.reconcile("x", billed) == [outcome, spent]
     assert scripts.used("account") == (spent, 0, 0)
+
+
+# What the provider does not name
+
+
+def test_what_is_freed_is_booked_all_the_same_when_its_cost_comes_and_once(scripts: Scripts) -> None:
+    scripts.reserve("x", 5, "account", "key:k")
+    scripts.let_leases_run_out()
+    scripts.reap()
+
+    assert [scripts.free("x"), scripts.free("x")] == [["resolved", 0], ["same", 0]]
+    assert scripts.used("account") == scripts.used("key:k") == (0, 0, 0)
+    assert not scripts.lives_for_ever("x")
+    assert scripts.reserve("x", 5, "account")[0] == "closed"
+
+    assert [scripts.settle("x", 3), scripts.settle("x", 3)] == ["corrected", "again"]
+    assert scripts.used("account") == scripts.used("key:k") == (3, 0, 0)
+
+
+def test_what_is_freed_and_ends_later_with_its_cost_unknown_is_in_suspense(scripts: Scripts) -> None:
+    scripts.reserve("x", 5, "account")
+    scripts.let_leases_run_out()
+    scripts.reap()
+    scripts.free("x")
+
+    assert [scripts.suspend("x", 5, 2, HOLDS, age=-5), scripts.suspend("x", 5, 2, HOLDS, age=-5)] == ["orphan", "late"]
+    assert scripts.used("account") == (0, 0, 5)
+    assert scripts.settle("x", 3) == "late"
+    assert scripts.used("account") == (3, 0, 0)
+
+
+def test_what_is_freed_stays_free_when_its_suspension_is_sent_again(scripts: Scripts) -> None:
+    scripts.reserve("x", 5, "account")
+    scripts.suspend("x", 5, 2)
+    scripts.free("x")
+
+    assert [scripts.suspend("x", 5, 2, HOLDS), scripts.void("x")] == ["again", "again"]
+    assert scripts.used("account") == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("ended", "answer"), [(101_999, "again"), (102_000, "orphan")])
+def test_what_is_freed_was_not_billed_up_to_the_end_of_the_second_in_which_it_came_to_suspense(
+    scripts: Scripts, ended: int, answer: str
+) -> None:
+    scripts.suspend("x", 5, 2, HOLDS)
+    scripts.client.zadd(SUSPENSE, {"x": 101})
+    scripts.free("x")
+
+    assert scripts._run("suspend", LEASES, "x", 5, 2, HOLDS, 1, 1, "k", "prices", "model", ended)[0] == answer
+
+
+def test_what_is_freed_is_booked_when_a_later_bill_names_it(scripts: Scripts) -> None:
+    scripts.suspend("x", 5, 2, HOLDS)
+    scripts.free("x")
+
+    assert [scripts.reconcile("x", 4), scripts.reconcile("x", 4)] == [["resolved", 4], ["same", 4]]
+    assert scripts.used("account") == (4, 0, 0)
+
+
+def test_only_what_is_in_suspense_is_freed(scripts: Scripts) -> None:
+    scripts.reserve("open", 5, "account")
+    scripts.void("voided")
+    scripts.settle("settled", 3, HOLDS)
+    scripts.suspend("accepted", 5, 2, HOLDS)
+    scripts.accept(0)
+
+    answers = {name: scripts.free(name) for name in ("open", "voided", "settled", "accepted", "stranger")}
+
+    assert answers == {
+        "open": ["open", None],
+        "voided": ["same", 0],
+        "settled": ["differs", 3],
+        "accepted": ["differs", 2],
+        "stranger": ["unknown", None],
+    }
+    assert scripts.used("account") == (5, 5, 0)
 
 
 def test_a_bill_for_what_runs_or_was_never_sent_or_is_not_ours_books_nothing(scripts: Scripts) -> None:

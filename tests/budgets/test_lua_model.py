@@ -8,7 +8,7 @@ import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from scripts import LEASES, SUSPENSE, Scripts
+from scripts import HOUR, LEASES, SUSPENSE, Scripts
 
 SCOPES = ("account", "team:t", "key:k")
 ATTEMPTS = st.sampled_from([f"attempt {number}" for number in range(6)])
@@ -91,12 +91,16 @@ class LedgerMachine(RuleBasedStateMachine):
 
         answer = self.scripts.settle(attempt, spent, _holds(SCOPES))
 
-        expected = {"open": "settled", "suspense": "late", "voided": "orphan", "unknown": "orphan"}
+        corrected = {"accepted": "corrected", "freed": "corrected"}
+        expected = {"open": "settled", "suspense": "late", "voided": "orphan", "unknown": "orphan", **corrected}
         assert answer == expected.get(known.state, "again")
-        if answer != "again":
+        if answer == "corrected":
+            self.model.book(attempt, known.scopes, spent - known.booked)
+            self.model.move(attempt, "settled", spent)
+        elif answer != "again":
             scopes = known.scopes if known.state in {"open", "suspense"} else SCOPES
             self.model.book(attempt, scopes, spent)
-            self.settled[attempt] += 1
+        self.settled[attempt] += answer != "again"
 
     @rule(attempt=ATTEMPTS)
     def void(self, attempt: str) -> None:
@@ -110,13 +114,15 @@ class LedgerMachine(RuleBasedStateMachine):
         else:
             assert answer == "again"
 
-    @rule(attempt=ATTEMPTS, amount=AMOUNTS)
-    def suspend(self, attempt: str, amount: int) -> None:
+    @rule(attempt=ATTEMPTS, amount=AMOUNTS, is_later=st.booleans())
+    def suspend(self, attempt: str, amount: int, is_later: bool) -> None:
+        """`is_later`: it ended after everything that was before."""
         known = self.model.attempts.get(attempt, Entry("unknown", 0, ()))
 
-        answer = self.scripts.suspend(attempt, amount, amount // 2, _holds(SCOPES))
+        answer = self.scripts.suspend(attempt, amount, amount // 2, _holds(SCOPES), age=-HOUR if is_later else 0)
 
-        expected = {"open": "suspended", "suspense": "late", "voided": "orphan", "unknown": "orphan"}
+        freed = "orphan" if is_later else "again"
+        expected = {"open": "suspended", "suspense": "late", "voided": "orphan", "unknown": "orphan", "freed": freed}
         assert answer == expected.get(known.state, "again")
         if answer in {"suspended", "late"}:
             self.model.attempts[attempt] = replace(known, amount=max(known.amount, amount))
@@ -173,16 +179,31 @@ class LedgerMachine(RuleBasedStateMachine):
             assert answer == "resolved"
             self.model.book(attempt, known.scopes, billed)
             self.settled[attempt] += 1
-        elif known.state == "accepted" and billed > known.booked:
+        elif known.state in {"accepted", "freed"} and billed > known.booked:
             assert answer == "resolved"
             self.model.book(attempt, known.scopes, billed - known.booked)
             self.model.move(attempt, "settled", billed)
-        elif known.state in {"settled", "accepted"}:
+            self.settled[attempt] += 1
+        elif known.state in {"settled", "accepted", "freed"}:
             assert answer == ("same" if billed == known.booked else "differs")
         elif known.state == "voided":
             assert answer == ("voided" if billed else "same")
         else:
             assert answer == known.state
+
+    @rule(attempt=ATTEMPTS)
+    def free(self, attempt: str) -> None:
+        known = self.model.attempts.get(attempt, Entry("unknown", 0, ()))
+
+        answer = self.scripts.free(attempt)[0]
+
+        if known.state == "suspense":
+            assert answer == "resolved"
+            self.model.book(attempt, known.scopes, 0, "freed")
+        elif known.state in {"settled", "accepted", "freed"}:
+            assert answer == ("differs" if known.booked else "same")
+        else:
+            assert answer == ("same" if known.state == "voided" else known.state)
 
     @rule()
     def accept_all_estimates(self) -> None:
@@ -192,7 +213,6 @@ class LedgerMachine(RuleBasedStateMachine):
 
         for name, entry in suspended.items():
             self.model.book(name, entry.scopes, entry.booked, "accepted")
-            self.settled[name] += 1
 
     @invariant()
     def every_scope_is_as_the_model_says(self) -> None:

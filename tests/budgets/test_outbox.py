@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from bank import open_bank, until
+from bank import Bank, open_bank, until
+from workers import Worker, open_worker
 
 from budgets import redis_layout
 from budgets.errors import LedgerUnavailable
 from budgets.journal import Journal
+from budgets.keys import KeyRecord
 from budgets.ledger import LedgerCounters, Resolution
-from budgets.outbox import Outbox
+from budgets.outbox import SHORTEST_PAUSE, Outbox
 from budgets.redis_connection import RedisConnection
 
 
@@ -34,6 +36,11 @@ def settle(attempt_id: str, key_id: str, spent: int) -> Resolution:
         booked=True,
         at=time.time(),
     )
+
+
+def unheld(key_id: str) -> Resolution:
+    """The settle of an attempt that ran without a hold, longer ago than Redis remembers any."""
+    return replace(settle("att_default_1", key_id, 250), booked=False, at=time.time() - 7200)
 
 
 async def test_a_resolution_is_in_the_journal_before_redis_hears_of_it(redis_url: str, tmp_path: Path) -> None:
@@ -215,8 +222,7 @@ async def test_what_a_dead_worker_was_acknowledged_lately_is_sent_again_by_its_h
 async def test_what_redis_never_held_is_not_booked_again_once_it_was_forgotten(redis_url: str, tmp_path: Path) -> None:
     async with open_bank(redis_url, tmp_path) as bank:
         key = await bank.key()
-        old = replace(settle("att_default_1", key.id, 250), booked=False, at=time.time() - 7200)
-        bank.ledger._outbox.put(old)
+        bank.ledger._outbox.put(unheld(key.id))
         await bank.ledger.drained()
         await bank.redis.delete("pm:{default}:attempt:att_default_1")  # its tombstone's time is over
 
@@ -227,3 +233,99 @@ async def test_what_redis_never_held_is_not_booked_again_once_it_was_forgotten(r
 
         await until(expired)
         assert await bank.used(key) == (250, 0, 0)
+
+
+async def test_case_02_what_waits_is_sent_as_soon_as_redis_is_back_however_long_it_was_away(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    def shortest(_: float, longest: float) -> float:
+        pauses.append(longest)
+        return 0.0
+
+    monkeypatch.setattr("budgets.outbox.random.uniform", shortest)
+    async with open_bank(redis_url, tmp_path / "admin", running=False) as bank:
+        key = await bank.key()
+        async with open_worker(redis_url, tmp_path / "workers") as worker:
+            worker.wire.is_cut = True
+            worker.ledger._outbox.put(settle("att_default_1", key.id, 250))
+
+            async def for_long() -> bool:
+                return len(pauses) > 20
+
+            await until(for_long)
+            worker.wire.is_cut = False
+
+            await worker.ledger.drained()
+            assert await bank.used(key) == (250, 0, 0)
+            assert max(pauses) == SHORTEST_PAUSE
+
+
+# What Redis never held: it cannot tell such an attempt that is new from one that was booked and forgotten
+
+
+async def send_without_an_answer(bank: Bank, worker: Worker, key: KeyRecord) -> None:
+    """Redis books it and forgets it, and nobody has heard that it did."""
+    worker.wire.fault = "unanswered"
+    worker.ledger._outbox.put(unheld(key.id))
+    worker.wire.is_cut = True
+
+    async def booked() -> bool:
+        return await bank.used(key) == (250, 0, 0)
+
+    await until(booked)
+    await bank.redis.delete("pm:{default}:attempt:att_default_1")  # its tombstone's time is over
+
+
+async def test_case_09_what_redis_never_held_is_not_booked_again_where_its_answer_was_lost(
+    redis_url: str, tmp_path: Path
+) -> None:
+    async with (
+        open_bank(redis_url, tmp_path / "admin", running=False) as bank,
+        open_worker(redis_url, tmp_path / "workers") as worker,
+    ):
+        key = await bank.key()
+        await send_without_an_answer(bank, worker, key)
+
+        worker.wire.is_cut = False
+
+        await worker.ledger.drained()
+        assert await bank.used(key) == (250, 0, 0)
+        assert worker.ledger.counters.expired == 1
+
+
+async def test_case_09_what_redis_never_held_is_not_booked_again_by_the_heir_of_a_worker_that_sent_it(
+    redis_url: str, tmp_path: Path
+) -> None:
+    async with open_bank(redis_url, tmp_path / "admin", running=False) as bank:
+        key = await bank.key()
+        async with open_worker(redis_url, tmp_path / "workers") as dead:
+            await send_without_an_answer(bank, dead, key)
+
+        async with open_worker(redis_url, tmp_path / "workers") as heir:
+
+            async def expired() -> bool:
+                return heir.ledger.counters.expired == 1
+
+            await until(expired)
+            await heir.ledger.drained()
+            assert await bank.used(key) == (250, 0, 0)
+
+
+async def test_case_09_what_was_never_sent_is_booked_by_an_heir_however_old_it_is(
+    redis_url: str, tmp_path: Path
+) -> None:
+    async with open_bank(redis_url, tmp_path / "admin", running=False) as bank:
+        key = await bank.key()
+        async with open_worker(redis_url, tmp_path / "workers") as dead:
+            dead.wire.is_cut = True
+            dead.ledger._outbox.put(unheld(key.id))
+
+        async with open_worker(redis_url, tmp_path / "workers") as heir:
+
+            async def booked() -> bool:
+                return heir.ledger.counters.unbooked == 1
+
+            await until(booked)
+            assert await bank.used(key) == (250, 0, 0)

@@ -1,6 +1,7 @@
 """The ledger where Redis loses what it had, or nobody knows a cost: replay, restore, confirm, extend, reconcile."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -246,3 +247,49 @@ async def test_case_30_an_account_that_is_damaged_does_not_keep_others_from_bein
     await bank.ledger.look()
 
     assert await bank.used(key) == (0, 0, 600)
+
+
+async def test_case_10_the_cost_takes_the_place_of_the_estimate_that_was_accepted_for_it(
+    redis_url: str, tmp_path: Path
+) -> None:
+    async with open_bank(redis_url, tmp_path, accept_after=0, running=False) as bank:
+        key = await bank.key("1/day")
+        costs = 250, 600, 800
+        running = [await bank.ledger.reserve(bank.attempt(key, 600)) for _ in costs]
+        await bank.let_leases_run_out()
+        await bank.ledger.look()
+        assert await bank.used(key) == (3 * 600, 0, 0)
+
+        for reservation, cost in zip(running, costs, strict=True):
+            reservation.spent = cost
+            bank.ledger.resolve(reservation)
+
+        await bank.ledger.drained()
+        assert await bank.used(key) == (sum(costs), 0, 0)
+        assert (bank.ledger.counters.late, bank.ledger.counters.overruns) == (3, 1)
+
+
+async def test_what_is_freed_as_not_billed_is_booked_when_it_ends_after_all(redis_url: str, tmp_path: Path) -> None:
+    later = 0.0
+    async with open_bank(redis_url, tmp_path, clock=lambda: time.time() + later) as bank:
+        key = await bank.key("1/day")
+        known, unknown, suspended = [await bank.ledger.reserve(bank.attempt(key, 600)) for _ in range(3)]
+        suspended.sent = True
+        bank.ledger.resolve(suspended)
+        await bank.let_leases_run_out()
+        await bank.ledger.look()
+        await bank.ledger.drained()
+        ids = [each.attempt.id for each in (known, unknown, suspended)]
+        answers = [await bank.ledger.reconcile("default", id_, None) for id_ in ids]
+        assert answers == [Reconciled("resolved", 0)] * 3
+        assert await bank.used(key) == (0, 0, 0)
+
+        later = 5.0
+        known.spent, unknown.sent = 250, True
+        for reservation in (known, unknown):
+            bank.ledger.resolve(reservation)
+        await bank.ledger._outbox.replay()
+
+        await bank.ledger.drained()
+        assert await bank.used(key) == (250, 0, 600)
+        assert [each.attempt_id for each in await bank.ledger.suspended("default", 0, 10)] == [ids[1]]

@@ -164,9 +164,9 @@ def test_a_user_who_may_run_no_scripts_is_told_what_is_needed(start: Start) -> N
 
 
 def test_a_user_who_lacks_a_single_command_is_told_which(start: Start) -> None:
-    [problem] = check_server(as_user(start(), "+@all", "-set", "-smembers"))
+    [problem] = check_server(as_user(start(), "+@all", "-set", "-smembers", "-hincrby", "-time"))
 
-    message = f"the user in REDIS_URL may not run SET, SMEMBERS; it needs {PERMISSIONS}"
+    message = f"the user in REDIS_URL may not run HINCRBY, SET, SMEMBERS, TIME; it needs {PERMISSIONS}"
     assert problem == Problem(message, fatal=True)
 
 

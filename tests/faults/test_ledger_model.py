@@ -346,9 +346,9 @@ class LedgerMachine(RuleBasedStateMachine):
         return [id_ for id_ in self.known(*states) if id_ not in {each.attempt.id for _, each in self.running()}]
 
     @rule(pick=PICKS)
-    @precondition(lambda self: self.waiting("suspense"))
+    @precondition(lambda self: self.known("suspense"))
     def accept_an_estimate(self, pick: int) -> None:
-        self.do(self._accept(picked(self.waiting("suspense"), pick)))
+        self.do(self._accept(picked(list(self.known("suspense")), pick)))
 
     async def _accept(self, attempt: str) -> None:
         await self.bank.redis.zadd(redis_layout.suspense(ACCOUNT), {attempt: 1}, xx=True)
@@ -370,6 +370,20 @@ class LedgerMachine(RuleBasedStateMachine):
         else:
             assert (told.outcome, told.booked) == ("resolved", billed)
             self.is_irrecoverable = True
+
+    def unbilled(self) -> list[str]:
+        return [id_ for id_ in self.waiting("suspense") if not self.bill.get(id_)]
+
+    @rule(pick=PICKS)
+    @precondition(lambda self: self.unbilled())
+    def free(self, pick: int) -> None:
+        self.do(self._free(picked(self.unbilled(), pick)))
+
+    async def _free(self, attempt: str) -> None:
+        told = await self.bank.ledger.reconcile(ACCOUNT, attempt, None)
+        assert (told.outcome, told.booked) == ("resolved", 0)
+        self.model.free(attempt)
+        self.is_irrecoverable = True
 
     # What Redis loses
 

@@ -9,6 +9,7 @@ from bank import Bank, open_bank
 from fakes import DONE, Ending, broken_stream, delta, usage_event
 from running import Running, ledger_server, running
 
+from budgets import redis_layout
 from budgets.budget import parse_limit
 from budgets.errors import LedgerUnavailable, StaleKey
 from budgets.keys import KeyRecord
@@ -129,6 +130,13 @@ async def test_a_caller_without_a_limit_is_not_capped_unless_the_account_is(gate
 
     caller = await gate.identify(text)
     assert (caller.capped, gate.bank.ledger.remaining(caller.record.id)) == (True, 10**9)
+
+
+async def test_a_key_with_a_limit_is_capped_although_redis_has_lost_where_it_counts(gate: Gate) -> None:
+    record, text = await gate.new_key("5/day")
+    await gate.bank.redis.delete(redis_layout.scope("default", f"key:{record.id}"))
+
+    assert (await gate.identify(text)).capped
 
 
 @pytest.mark.parametrize("change", [lambda text: text[:-1], lambda text: text + "x", lambda text: text.swapcase()])

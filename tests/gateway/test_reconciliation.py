@@ -226,6 +226,22 @@ async def test_only_what_was_sent_to_the_provider_and_ended_by_then_is_freed(ban
     ]
 
 
+async def test_what_was_freed_while_it_ran_is_booked_when_it_ends(bank: Bank, books: Reconciliation) -> None:
+    key = await bank.key("1/lifetime")
+    running = await bank.ledger.reserve(bank.attempt(key, 1000))
+    await bank.let_leases_run_out()  # its worker is cut off
+    await bank.ledger.look()
+    report = await books.free([running.attempt.id], Which(until=NOW), dry_run=False)
+    assert (counted(report), report.freed, await bank.used(key)) == ({"resolved": 1}, 1000, (0, 0, 0))
+
+    running.spent = 400
+    bank.ledger.resolve(running)
+
+    await bank.ledger.drained()
+    assert await bank.used(key) == (400, 0, 0)
+    assert counted(await books.book({running.attempt.id: 400}, dry_run=False)) == {"same": 1}
+
+
 # What is in suspense
 
 
