@@ -34,6 +34,8 @@ TESTS = {
     "budgets/money.py": "money",
     "budgets/usage.py": "usage",
     "budgets/pricing.py": "pricing estimate price_table",
+    "budgets/price_table.py": "price_table",
+    "budgets/price_book.py": "price_book",
     "budgets/estimate.py": "estimate",
     "budgets/windows.py": "windows budget",
     "budgets/budget.py": "budget",
