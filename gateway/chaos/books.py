@@ -30,9 +30,9 @@ class Money:
 class Books:
     """Reads a ledger with the production ledger's own script. Use it as an asynchronous context manager."""
 
-    def __init__(self, redis_url: str) -> None:
-        """`redis_url` leads to the server itself."""
-        self._connection = RedisConnection(redis_url, deadline=2.0)
+    def __init__(self, redis_url: str, *, deadline: float = 2.0) -> None:
+        """`redis_url` leads to the server itself, which has `deadline` seconds for an answer."""
+        self._connection = RedisConnection(redis_url, deadline=deadline)
         self._status = load_script("status")
 
     async def __aenter__(self) -> "Books":

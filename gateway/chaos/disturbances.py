@@ -3,9 +3,11 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 
+from gateway.chaos.load import throughout
 from gateway.chaos.redis_server import RedisServer
 
 PAUSES = (0.2, 1.5)
@@ -55,17 +57,10 @@ DISTURBANCES: dict[str, Callable[[RedisServer, float], Awaitable[None]]] = {
 }
 
 
-@asynccontextmanager
-async def disturbed(server: RedisServer, seed: int, counts: Counter[str]) -> AsyncIterator[None]:
+def disturbed(server: RedisServer, seed: int, counts: Counter[str]) -> AbstractAsyncContextManager[None]:
     """Disturb the server while the body runs; `counts` tells by what. It is as before afterwards."""
-    enough = asyncio.Event()
     chance = random.Random(f"{seed}:disturbances")  # noqa: S311 - replayable, not secret
-    disturbing = asyncio.create_task(_disturb(server, chance, counts, enough))
-    try:
-        yield
-    finally:
-        enough.set()  # and not cancelled in the middle
-        await disturbing
+    return throughout(partial(_disturb, server, chance, counts))
 
 
 async def _disturb(server: RedisServer, chance: random.Random, counts: Counter[str], enough: asyncio.Event) -> None:

@@ -3,11 +3,12 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 
 from gateway.chaos.disturbances import disturbed
-from gateway.chaos.load import Caller
+from gateway.chaos.load import Caller, throughout
 from gateway.chaos.outcome import Outcome
 from gateway.chaos.points import POINTS
 from gateway.chaos.proxy import Faults
@@ -30,6 +31,8 @@ REDIS = Faults(rate=0.03, stall=(0.3, 0.6))
 PATIENT = Faults(rate=0.05, kinds=("delay", "slow"), delay=(0.005, 0.05))
 """Faults on the way to the provider that take nothing from its answers."""
 BROKEN = Faults(rate=0.05, delay=(0.005, 0.05))
+IMPATIENT = {"upstream": {"first_byte_timeout": 1.5, "idle_timeout": 1}}
+"""Seconds after which a silent provider is given up, in the second part alone: a time-out leaves the usage unread."""
 
 
 async def p1(world_factory: WorldFactory, scale: float, seed: int) -> Outcome:
@@ -37,10 +40,10 @@ async def p1(world_factory: WorldFactory, scale: float, seed: int) -> Outcome:
     outcome = Outcome("P1", CLAIM)
     wanted = max(200, round(ATTEMPTS * scale))
     faults: Counter[str] = Counter()
-    async with world_factory() as world:
-        for part, share in ((_part_one, 2), (_part_two, 3)):
+    for part, share, settings in ((_part_one, 2, None), (_part_two, 3, IMPATIENT)):
+        async with world_factory(settings=settings) as world:
             faults += await part(world, wanted * share // 5, seed, outcome)
-        faults += world.redis_proxy.named_counts + world.upstream_proxy.named_counts
+            faults += world.redis_proxy.named_counts + world.upstream_proxy.named_counts
     outcome.did |= {"faults injected": faults.total(), "kinds of fault": len(faults)}
     outcome.expect(faults.total() >= FAULTS * min(scale, 1), f"only {faults.total()} faults were injected")
     outcome.expect(len(faults) >= KINDS, f"only {len(faults)} kinds of fault were injected")
@@ -55,11 +58,7 @@ async def _part_one(world: World, wanted: int, seed: int, outcome: Outcome) -> C
     async with _disturbing(world, seed, disturbances):
         tally = await _traffic(world, keys, wanted, Traffic(seed, "part one", READABLE, Tally()), outcome)
     for key in keys:
-        money = await world.booked(key)
-        billed = world.billed(key.account)
-        outcome.expect(money.spent == billed, f"{key.account}: billed {billed}, {money} before any reconciliation")
-        outcome.expect(money.suspense == 0, f"{key.account}: {money} though every usage could be read")
-        _add(outcome, "difference before any reconciliation, nano-dollars", abs(money.spent - billed))
+        _add(outcome, "difference before any reconciliation, nano-dollars", await as_billed(world, key, outcome))
         await _sums_up(world, key, outcome)
     return tally.faults + disturbances
 
@@ -83,8 +82,20 @@ async def _part_two(world: World, wanted: int, seed: int, outcome: Outcome) -> C
     return tally.faults + struck
 
 
+async def as_billed(world: World, key: Key, outcome: Outcome) -> int:
+    """Compare an account with its bill, once its journals have had time: every usage was read, nothing may be in doubt.
+
+    Returns the difference, in nano-dollars. Reconciles nothing, so that nothing is hidden.
+    """
+    money, billed = await world.booked(key), world.billed(key.account)
+    outcome.expect(money.spent == billed, f"{key.account}: billed {billed}, {money} before any reconciliation")
+    outcome.expect(money.suspense == 0, f"{key.account}: {money} though every usage could be read")
+    return abs(billed - money.spent)
+
+
 async def reconciled(world: World, key: Key, outcome: Outcome) -> None:
     """Reconcile an account with the bill, attempt by attempt: nothing may differ before, nor be left afterwards."""
+    await world.all_told()
     reconciled = await world.reconcile(key.account)
     for wrong in ("differs", "open", "voided", "unknown", "unpriced"):
         outcome.expect(not reconciled[wrong], f"{key.account}: {reconciled[wrong]} attempts are {wrong}")
@@ -137,17 +148,13 @@ def _disturbing(world: World, seed: int, counts: Counter[str]) -> AbstractAsyncC
     return disturbed(world.redis, seed, counts) if world.owns_redis else nullcontext()
 
 
-@asynccontextmanager
-async def _striking(world: World, seed: int, struck: Counter[str]) -> AsyncIterator[None]:
-    """Let workers raise, be cancelled, freeze and stall at points of their own all the while; none is killed."""
-    enough = asyncio.Event()
+def _striking(world: World, seed: int, struck: Counter[str]) -> AbstractAsyncContextManager[None]:
+    """Let workers raise, be cancelled, freeze and stall at points of their own all the while; none is killed.
+
+    A worker that was frozen goes on at the end.
+    """
     chance = random.Random(f"{seed}:points")  # noqa: S311 - replayable, not secret
-    striking = asyncio.create_task(_strike(world, chance, struck, enough))
-    try:
-        yield
-    finally:
-        enough.set()  # and not cancelled: a worker that was frozen must go on
-        await striking
+    return throughout(partial(_strike, world, chance, struck))
 
 
 async def _strike(world: World, chance: random.Random, struck: Counter[str], enough: asyncio.Event) -> None:

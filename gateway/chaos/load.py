@@ -5,7 +5,7 @@ Lean on purpose: the callers share a small machine with the gateway they put und
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,7 +19,7 @@ _EVENT_END = b"\n\n"
 _HEAD_END = b"\r\n\r\n"
 
 
-class Outcome(StrEnum):
+class Ending(StrEnum):
     """What became of a request, as its caller sees it."""
 
     ANSWERED = "answered"
@@ -48,28 +48,37 @@ class Answer:
         return json.loads(self.body)
 
     @property
-    def outcome(self) -> Outcome:
+    def ending(self) -> Ending:
         if self.status in (402, 429):
-            return Outcome.REFUSED
+            return Ending.REFUSED
         if self.status == 503:
-            return Outcome.UNAVAILABLE
-        return Outcome.ANSWERED if self.status == 200 else Outcome.FAILED
+            return Ending.UNAVAILABLE
+        return Ending.ANSWERED if self.status == 200 else Ending.FAILED
 
     @property
-    def stream_outcome(self) -> Outcome:
+    def stream_ending(self) -> Ending:
         """Of a streamed answer: one that ends without the word that it is complete was cut short."""
-        if self.outcome is Outcome.ANSWERED and not self.body.endswith(b"data: [DONE]\n\n"):
-            return Outcome.BROKEN
-        return self.outcome
+        if self.ending is Ending.ANSWERED and not self.body.endswith(b"data: [DONE]\n\n"):
+            return Ending.BROKEN
+        return self.ending
 
 
 class Caller:
-    """One keep-alive connection, over which chat requests are sent one after the other."""
+    """One keep-alive connection, over which chat requests are sent one after the other.
+
+    Who uses it as a context manager hangs up at the end.
+    """
 
     def __init__(self, port: int, key: str) -> None:
         self._port = port
         self._key = key
         self._wire: _Wire | None = None
+
+    def __enter__(self) -> "Caller":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.hang_up()
 
     async def ask(self, **request: Any) -> Answer:
         """One request and its answer. Raises OSError or EOFError where the gateway breaks off."""
@@ -82,14 +91,19 @@ class Caller:
                 undo.pop_all()
         return Answer(status, headers, body)
 
-    async def outcome(self, **request: Any) -> Outcome:
-        """What becomes of one request. Raises ConnectionRefusedError where no gateway listens."""
+    async def ending(self, **request: Any) -> Ending:
+        """What becomes of one request."""
         try:
-            return (await self.ask(**request)).outcome
-        except ConnectionRefusedError:
-            raise
+            return (await self.ask(**request)).ending
         except (OSError, EOFError):
-            return Outcome.BROKEN
+            return Ending.BROKEN
+
+    async def stream(self, **request: Any) -> Ending:
+        """What becomes of a stream that is read to its end."""
+        try:
+            return (await self.ask(**{**request, "stream": True})).stream_ending
+        except (OSError, EOFError):
+            return Ending.BROKEN
 
     async def walk_out(self, events: int, **request: Any) -> int:
         """Ask for a stream, read so many of its events, and hang up without a word. The answer's status."""
@@ -102,13 +116,13 @@ class Caller:
         finally:
             self.hang_up()
 
-    async def hang_up_after(self, seconds: float, **request: Any) -> Outcome:
+    async def hang_up_after(self, seconds: float, **request: Any) -> Ending:
         """Ask, and hang up after so many seconds unless the answer is there."""
         try:
             async with asyncio.timeout(seconds):
-                return await self.outcome(**request)
+                return await self.ending(**request)
         except TimeoutError:
-            return Outcome.LEFT
+            return Ending.LEFT
 
     def hang_up(self) -> None:
         """Drop the connection; the next request opens another."""
@@ -228,6 +242,18 @@ async def meanwhile(*acts: Awaitable[T]) -> AsyncIterator[asyncio.Future[list[T]
         await asyncio.wait([acting])
         if not acting.cancelled():
             acting.exception()  # told to whoever awaits it; nobody does where the body has failed
+
+
+@asynccontextmanager
+async def throughout(act: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Let `act` go on while the body runs. The event tells it that it is enough: it is not cancelled in the middle."""
+    enough = asyncio.Event()
+    acting = asyncio.create_task(act(enough))
+    try:
+        yield
+    finally:
+        enough.set()
+        await acting
 
 
 def chat(model: str, prompt: str, **more: Any) -> dict[str, Any]:

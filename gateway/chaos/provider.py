@@ -3,7 +3,6 @@
 import asyncio
 import re
 import secrets
-import signal
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
@@ -63,14 +62,6 @@ class Provider:
                 await reader.read()
             finally:
                 writer.close()
-
-    def pause(self) -> None:
-        if self._process is not None:
-            self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        if self._process is not None:
-            self._process.send_signal(signal.SIGCONT)
 
     async def kill(self) -> None:
         """End it by SIGKILL."""

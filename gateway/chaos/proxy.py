@@ -78,8 +78,6 @@ class FaultProxy:
         self.counts: Counter[str] = Counter()
         """Faults by kind."""
         self.connections = 0
-        self.requests = 0
-        """Pieces that were asked; a request of many bytes may come in several."""
         self._listen = listen
         self._seed = seed
         self._server: asyncio.Server | None = None
@@ -245,7 +243,6 @@ class _Link:
         if self.far is None:
             self._early += data
             return
-        self.proxy.requests += 1
         if self._fault is None:
             self._fault = self.proxy.choose(self._chance)
         if self._fault == "cut request":

@@ -3,10 +3,8 @@
 import asyncio
 import random
 from collections import Counter
-from contextlib import suppress
 
-from gateway.chaos.load import Caller, chat
-from gateway.chaos.load import Outcome as Ending
+from gateway.chaos.load import Caller, Ending, chat
 from gateway.chaos.outcome import Outcome
 from gateway.chaos.script_times import script_times
 from gateway.chaos.world import Key, World, WorldFactory
@@ -66,14 +64,7 @@ async def _limit(world: World, key: Key, tight: str, room: int, chance: random.R
 
 async def _race(callers: list[Caller]) -> Counter[Ending]:
     """Let all of them ask at once; what became of their requests."""
-    endings = await asyncio.gather(*(_ask(caller) for caller in callers))
-    return Counter(endings)
-
-
-async def _ask(caller: Caller) -> Ending:
-    with suppress(OSError):
-        return await caller.outcome(**chat("exact", "race"))
-    return Ending.BROKEN
+    return Counter(await asyncio.gather(*(caller.ending(**chat("exact", "race")) for caller in callers)))
 
 
 async def _compare(world: World, key: Key, limits: dict[str, int], outcome: Outcome) -> None:

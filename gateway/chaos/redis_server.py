@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from budgets.embedded import find_server
 from gateway.errors import CannotStart
 
 START_TIMEOUT = 10.0
+"""Seconds in which a server with little to load serves, on a busy machine too."""
 _POLL = 0.02
 
 
@@ -39,7 +40,7 @@ class RedisServer:
             "maxmemory-policy": "noeviction",
             "enable-debug-command": "local",
             "repl-diskless-sync-delay": "0",
-            **{name.replace("_", "-"): value for name, value in options.items()},
+            **_spelled(options),
         }
         self._process: asyncio.subprocess.Process | None = None
         self._guard: asyncio.subprocess.Process | None = None
@@ -62,11 +63,15 @@ class RedisServer:
     def address(self) -> tuple[str, int]:
         return "127.0.0.1", self.port
 
-    async def start(self) -> None:
-        """Start it, on the data it had, and wait until it serves. Raises CannotStart."""
+    async def start(self, patience: float = START_TIMEOUT, **options: str) -> None:
+        """Start it, on the data it had, and wait until it serves. Raises CannotStart after `patience` seconds.
+
+        `options` win over its own, until it ends.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "server.log").open("ab") as log:
-            arguments = [part for name, value in self._options.items() for part in (f"--{name}", value)]
+            chosen = self._options | _spelled(options)
+            arguments = [part for name, value in chosen.items() for part in (f"--{name}", value)]
             self._process = await asyncio.create_subprocess_exec(
                 str(find_server()), *arguments, stdin=DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
@@ -74,7 +79,7 @@ class RedisServer:
             "sh", "-c", f"read -r _; kill -9 {self._process.pid}", stdin=PIPE, start_new_session=True
         )
         try:
-            async with asyncio.timeout(START_TIMEOUT):
+            async with asyncio.timeout(patience):
                 await self.serves()
         except TimeoutError as exc:
             await self.kill()
@@ -154,6 +159,11 @@ async def version_of(url: str) -> str:
         facts = await client.info("server")
     name = facts.get("server_name", "redis")
     return f"{name} {facts.get(f'{name}_version', facts['redis_version'])}"
+
+
+def _spelled(options: Mapping[str, str]) -> dict[str, str]:
+    """Options as the server names them."""
+    return {name.replace("_", "-"): value for name, value in options.items()}
 
 
 def _free_port() -> int:

@@ -27,8 +27,8 @@ MEANING = """\
 **P1** An *attempt* is one answer that the provider billed. In the first part only such faults are injected as leave the
 provider's usage readable (a Redis server that is slow, cut off, silent, or whose replies are lost or garbled; a
 provider that is slow or fails first; callers who hang up): what was spent is then the bill, with nothing to reconcile.
-In the second part everything is broken: answers cut, garbled or without usage, workers that freeze, fail and are
-cancelled. What nobody can know waits in suspense, and is gone after one reconciliation with the provider's bill, in
+In the second part everything is broken: answers cut, garbled, timed out or without usage, workers that freeze, fail and
+are cancelled. What nobody can know waits in suspense, and is gone after one reconciliation with the provider's bill, in
 which every single attempt is compared. At each *sample* of the account with a limit, taken while all of it goes on,
 spent ≤ billed ≤ spent + held + suspense.
 
@@ -40,7 +40,8 @@ each round another scope is the tight one. *Admitted* must be what there is room
 stands what the two scripts of a request cost Redis at five scopes, by its own count: the median of 40 batches.
 
 **P4** The Redis primary is killed under load and its replica, which lags, takes its place. The *overspend* is what was
-admitted beyond a limit because the replica did not know of it.
+admitted beyond a limit because the replica did not know of it: nobody is, once the holds of what goes on are written
+again. A *lost settle* is what was billed and is not booked once journals have had time; nothing is reconciled.
 
 **P5** Every world of the other promises ends with this: all callers gone, one lease waited, and every scope of every
 account read.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from gateway.chaos.load import Caller, Outcome, chat
+from gateway.chaos.load import Answer, Caller, Ending, chat
 from gateway.chaos.world import PATIENCE, NeverCame
 
 Request = Mapping[str, Any]
@@ -39,7 +39,9 @@ UNREADABLE = (
     "[[absurd-usage nan]]",
     "[[absurd-usage cached]]",
     "[[absurd-usage total]]",
-    "[[stall 1 after=2]]",
+    "[[absurd-usage reasoning]]",
+    "[[stall 30]]",
+    "[[stall 30 after=2]]",
     "[[cut 0]]",
     "[[reset 0]]",
     "[[cut 2]] [[bill delivered]]",
@@ -48,6 +50,8 @@ UNREADABLE = (
     "[[fail 502]]",
 )
 """Those after which it may not be: the attempt's hold waits in suspense."""
+PAUSES = {Ending.BROKEN: 0.05, Ending.UNAVAILABLE: 0.02}
+"""The most seconds that a caller waits who was told so, before the next request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +71,18 @@ class Mix:
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the requests, and which faults they asked for."""
+    """What became of the requests, and which faults they met."""
 
-    outcomes: Counter[str] = field(default_factory=Counter)
+    endings: Counter[Ending] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
 
     @property
     def answered(self) -> int:
-        return self.outcomes[Outcome.ANSWERED]
+        return self.endings[Ending.ANSWERED]
 
     @property
     def requests(self) -> int:
-        return sum(self.outcomes.values())
+        return self.endings.total()
 
 
 class Traffic:
@@ -99,14 +103,10 @@ class Traffic:
             if self.enough.is_set():
                 return
             request = self.request(chance, f"{number}-{turn}")
-            try:
-                outcome = await self._send(caller, request, chance)
-            except (OSError, EOFError):
-                outcome = Outcome.BROKEN
-                await asyncio.sleep(chance.uniform(0, 0.05))
-            self.tally.outcomes[outcome] += 1
-            if outcome is Outcome.UNAVAILABLE:
-                await asyncio.sleep(chance.uniform(0, 0.02))
+            ending = await self._send(caller, request, chance)
+            self._count(request, ending)
+            if ending in PAUSES:
+                await asyncio.sleep(chance.uniform(0, PAUSES[ending]))
 
     def request(self, chance: random.Random, name: str) -> Request:
         """A request that nobody else makes: directives are counted by their prompts."""
@@ -114,9 +114,7 @@ class Traffic:
         words = [f"Tell me about {name}.", f"[[long {chance.randint(4, mix.longest)}]]", "[[slow 1ms]]"]
         more: dict[str, Any] = {}
         if mix.faults and chance.random() < mix.faulty:
-            fault = chance.choice(mix.faults)
-            words.append(fault)
-            self.tally.faults[f"provider: {fault.split()[0].strip('[]')}"] += 1
+            words.append(chance.choice(mix.faults))
         if chance.random() < mix.tools:
             words.append('What is the weather in "Lima"?')
             more["tools"] = [TOOL]
@@ -128,7 +126,17 @@ class Traffic:
                 more["stream_options"] = {"include_usage": True}
         return chat(chance.choice(MODELS), " ".join(words), **more)
 
-    async def _send(self, caller: Caller, request: Request, chance: random.Random) -> Outcome:
+    def _count(self, request: Request, ending: Ending) -> None:
+        """A provider that was never asked has done nothing wrong: what the gateway refuses has met no fault."""
+        self.tally.endings[ending] += 1
+        if ending is Ending.LEFT:
+            self.tally.faults["caller: hangs up"] += 1
+        if ending not in (Ending.UNAVAILABLE, Ending.REFUSED):
+            prompt = request["messages"][0]["content"]
+            found = {fault.split()[0].strip("[]") for fault in self.mix.faults if fault in prompt}
+            self.tally.faults.update(f"provider: {name}" for name in found)
+
+    async def _send(self, caller: Caller, request: Request, chance: random.Random) -> Ending:
         """Raises NeverCame where the caller is left waiting: whatever breaks, everybody is told."""
         try:
             async with asyncio.timeout(PATIENCE):
@@ -136,11 +144,17 @@ class Traffic:
         except TimeoutError as exc:
             raise NeverCame(f"an answer to {request}") from exc
 
-    async def _speak(self, caller: Caller, request: Request, chance: random.Random) -> Outcome:
+    async def _speak(self, caller: Caller, request: Request, chance: random.Random) -> Ending:
         if chance.random() >= self.mix.leaving:
-            return await caller.outcome(**request)
-        self.tally.faults["caller: hangs up"] += 1
+            return await caller.ending(**request)
         if request.get("stream") and chance.random() < 0.5:
-            status = await caller.walk_out(chance.randint(1, 8), **request)
-            return Outcome.LEFT if status == 200 else Outcome.FAILED
+            return await _walk_out(caller, chance.randint(1, 8), request)
         return await caller.hang_up_after(chance.uniform(0.0, 0.1), **request)
+
+
+async def _walk_out(caller: Caller, events: int, request: Request) -> Ending:
+    try:
+        status = await caller.walk_out(events, **request)
+    except (OSError, EOFError):
+        return Ending.BROKEN
+    return Ending.LEFT if status == 200 else Answer(status, {}, b"").ending

@@ -6,6 +6,7 @@ callers → gateway (2 workers) → proxy → provider → its bill
 """
 
 import asyncio
+import re
 import secrets
 import sys
 import time
@@ -32,10 +33,10 @@ from gateway.chaos.proxy import FaultProxy, Target
 from gateway.chaos.redis_server import RedisServer, borrowed
 from gateway.detection import SANDBOX_PRICES
 from gateway.process import GatewayProcess
+from gateway.telemetry.semconv import JOURNAL
 
 PATIENCE = 45.0
 """Seconds after which something that must come counts as not coming."""
-MODELS = tuple(SANDBOX_PRICES)
 SERVE = (sys.executable, "-P", "-m", "gateway.chaos.serve")
 PROVIDER = "sandbox"
 PAGE = 1000
@@ -46,6 +47,9 @@ _SLACK = 10.0
 """Seconds that a busy machine may take besides."""
 _POLL = 0.02
 _ASK_AGAIN = 0.1
+_STALE = 1.5
+"""Seconds: workers say every second how much is in their journals."""
+_JOURNALS = re.compile(rf"^{JOURNAL.name}(?:{{.*}})? (\S+)$", re.MULTILINE)
 
 
 class NeverCame(Exception):
@@ -308,14 +312,37 @@ class World:
             await until(as_billed, "the books as the bill", patience)
         return await self.quiet(key)
 
+    async def all_told(self) -> None:
+        """End what still runs by itself, and wait until Redis has acknowledged all that is in journals.
+
+        To be called once nobody asks any more. What was served while Redis was away is only there: nothing else shows
+        that it is still to come. Raises NeverCame.
+        """
+        await self._end_attempts()
+        ended_at = time.monotonic()
+
+        async def none_waits() -> bool:
+            try:
+                metrics = (await self._http.get(f"{self.gateway.url}/metrics")).text
+            except httpx.TransportError:
+                return False
+            waiting = sum(float(number) for number in _JOURNALS.findall(metrics))
+            return not waiting and time.monotonic() - ended_at > _STALE
+
+        await until(none_waits, "what is in journals")
+
+    async def _end_attempts(self) -> None:
+        """End what the provider still works on by itself, and have it billed."""
+        self.upstream_proxy.drop()
+        await self.provider.idle()
+
     async def reconcile(self, account: str) -> Counter[str]:
         """Reconcile an account with its whole bill, as an operator would: how many attempts of each outcome.
 
         The outcomes are those of the admin API, and `freed`: attempts in suspense that were not billed. To be called
         once nothing runs any more; what the provider still works on by itself is ended and billed first.
         """
-        self.upstream_proxy.drop()
-        await self.provider.idle()
+        await self._end_attempts()
         billed: Counter[str] = Counter()
         for row in self.provider.bill.rows(account):
             billed[row["attempt"]] += row["nano_usd"]

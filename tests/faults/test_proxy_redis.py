@@ -8,7 +8,7 @@ import pytest_asyncio
 from bank import until
 
 from gateway.chaos.books import Money
-from gateway.chaos.load import Outcome, chat
+from gateway.chaos.load import Ending, chat
 from gateway.chaos.proxy import Faults, Kind
 from gateway.chaos.world import Key, World
 
@@ -30,7 +30,7 @@ async def world() -> AsyncIterator[World]:
 async def known(world: World) -> Key:
     """A key that the worker remembers."""
     key = await world.create_key()
-    assert await world.caller(key).outcome(**chat("exact", "Hello!")) is Outcome.ANSWERED
+    assert await world.caller(key).ending(**chat("exact", "Hello!")) is Ending.ANSWERED
     await world.quiet(key)
     return key
 
@@ -39,9 +39,9 @@ async def known(world: World) -> Key:
 async def test_case_04_a_hold_whose_grant_is_not_heard_is_given_back(world: World, kind: Kind) -> None:
     key = await known(world)
     world.redis_proxy.inject(kind)
-    outcome = await world.caller(key).outcome(**chat("exact", "Hello!"))
+    ending = await world.caller(key).ending(**chat("exact", "Hello!"))
 
-    assert outcome is (Outcome.ANSWERED if kind in HARMLESS else Outcome.UNAVAILABLE)
+    assert ending is (Ending.ANSWERED if kind in HARMLESS else Ending.UNAVAILABLE)
     assert await world.quiet(key) == Money(world.billed(key.account), 0, 0)
 
 
@@ -63,11 +63,11 @@ async def test_case_04_a_void_whose_answer_is_not_heard_frees_the_hold_once(worl
     key = await known(world)
     before = await world.money(key.account)
     await world.upstream_proxy.refuse()
-    asking = world.caller(key).outcome(**chat("exact", "Hello!"))
+    asking = world.caller(key).ending(**chat("exact", "Hello!"))
     try:
         world.redis_proxy.inject("delay")
         world.redis_proxy.inject(kind)
-        assert await asking in (Outcome.FAILED, Outcome.UNAVAILABLE)
+        assert await asking in (Ending.FAILED, Ending.UNAVAILABLE)
     finally:
         await world.upstream_proxy.pass_on()
 
@@ -77,12 +77,12 @@ async def test_case_04_a_void_whose_answer_is_not_heard_frees_the_hold_once(worl
 async def test_case_02_nobody_connects_while_connections_are_refused_and_all_is_well_afterwards(world: World) -> None:
     key = await known(world)
     await world.redis_proxy.refuse()
-    outcome = await world.caller(key).outcome(**chat("exact", "Hello!"))
+    ending = await world.caller(key).ending(**chat("exact", "Hello!"))
     await world.redis_proxy.pass_on()
 
     async def is_served() -> bool:
-        return await world.caller(key).outcome(**chat("exact", "Hello!")) is Outcome.ANSWERED
+        return await world.caller(key).ending(**chat("exact", "Hello!")) is Ending.ANSWERED
 
-    assert outcome is Outcome.UNAVAILABLE
+    assert ending is Ending.UNAVAILABLE
     await until(is_served)
     assert await world.quiet(key) == Money(world.billed(key.account), 0, 0)

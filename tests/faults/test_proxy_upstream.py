@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.chaos.books import Money
-from gateway.chaos.load import Outcome, chat
+from gateway.chaos.load import Ending, chat
 from gateway.chaos.proxy import Faults, Kind
 from gateway.chaos.world import World
 
@@ -31,11 +31,11 @@ async def test_cases_12_and_13_what_may_have_been_billed_stays_counted_until_it_
     key = await world.create_key()
     world.upstream_proxy.drop()  # so that the next request makes a connection
     world.upstream_proxy.inject(kind)
-    outcome = await world.caller(key).outcome(**chat("sandbox-medium", "Hello! [[long 20]]", stream=stream))
+    ending = await world.caller(key).ending(**chat("sandbox-medium", "Hello! [[long 20]]", stream=stream))
     money = await world.quiet(key)
 
     if kind in HARMLESS:
-        assert (outcome, money) == (Outcome.ANSWERED, Money(world.billed(key.account), 0, 0))
+        assert (ending, money) == (Ending.ANSWERED, Money(world.billed(key.account), 0, 0))
     assert money.spent <= world.billed(key.account) <= money.spent + money.suspense
     await world.reconcile(key.account)
     assert await world.money(key.account) == Money(world.billed(key.account), 0, 0)
@@ -45,8 +45,8 @@ async def test_cases_12_and_13_what_may_have_been_billed_stays_counted_until_it_
 async def test_a_provider_that_cannot_be_reached_costs_nothing(world: World, stream: bool) -> None:
     key = await world.create_key()
     await world.upstream_proxy.refuse()
-    outcome = await world.caller(key).outcome(**chat("sandbox-medium", "Hello!", stream=stream))
+    ending = await world.caller(key).ending(**chat("sandbox-medium", "Hello!", stream=stream))
     await world.upstream_proxy.pass_on()
 
-    assert outcome in (Outcome.FAILED, Outcome.UNAVAILABLE)
+    assert ending in (Ending.FAILED, Ending.UNAVAILABLE)
     assert await world.quiet(key) == Money(0, 0, 0)

@@ -6,7 +6,7 @@ import json
 import pytest
 from raw_http import CHUNKED, OK, WHOLE, Line, raw_server, repeating, saying
 
-from gateway.chaos.load import Answer, Caller, Outcome, chat, crowd
+from gateway.chaos.load import Answer, Caller, Ending, chat, crowd
 
 STREAM = CHUNKED + b"7\r\nab\n\ncd\n\r\n" + b"4\r\n\nef\n\r\n" + b"0\r\n\r\n"
 REQUEST = chat("exact", "Hello!", max_tokens=5)
@@ -48,32 +48,46 @@ async def test_answers_of_all_framings_come_over_one_connection_whatever_the_pie
 
 
 @pytest.mark.parametrize(
-    ("status", "outcome"),
+    ("status", "ending"),
     [
-        (200, Outcome.ANSWERED),
-        (402, Outcome.REFUSED),
-        (429, Outcome.REFUSED),
-        (503, Outcome.UNAVAILABLE),
-        (400, Outcome.FAILED),
-        (500, Outcome.FAILED),
+        (200, Ending.ANSWERED),
+        (402, Ending.REFUSED),
+        (429, Ending.REFUSED),
+        (503, Ending.UNAVAILABLE),
+        (400, Ending.FAILED),
+        (500, Ending.FAILED),
     ],
 )
-def test_a_status_tells_the_outcome(status: int, outcome: Outcome) -> None:
-    assert Answer(status, {}, b"").outcome is outcome
+def test_a_status_tells_the_ending(status: int, ending: Ending) -> None:
+    assert Answer(status, {}, b"").ending is ending
 
 
 @pytest.mark.parametrize("part", [b"", OK, WHOLE[:-2], STREAM[:-5], STREAM[:-7]])
 async def test_an_answer_that_ends_early_is_broken(part: bytes) -> None:
     async with raw_server(saying(part)) as server:
-        assert await Caller(server.port, "sk-1").outcome(**REQUEST) is Outcome.BROKEN
+        assert await Caller(server.port, "sk-1").ending(**REQUEST) is Ending.BROKEN
 
 
-async def test_who_finds_nobody_is_told_so() -> None:
+async def test_who_finds_nobody_has_no_answer() -> None:
     async with raw_server(saying()) as server:
-        port = server.port
+        caller = Caller(server.port, "sk-1")
 
-    with pytest.raises(ConnectionRefusedError):
-        await Caller(port, "sk-1").outcome(**REQUEST)
+    assert await caller.ending(**REQUEST) is Ending.BROKEN
+
+
+@pytest.mark.parametrize(
+    ("answer", "ending"),
+    [
+        (CHUNKED + b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n", Ending.ANSWERED),
+        (STREAM, Ending.BROKEN),
+        (CHUNKED, Ending.BROKEN),
+        (WHOLE.replace(b"200 OK", b"503 Away"), Ending.UNAVAILABLE),
+    ],
+    ids=["complete", "without its last word", "cut", "refused"],
+)
+async def test_a_stream_is_answered_where_it_says_that_it_is_complete(answer: bytes, ending: Ending) -> None:
+    async with raw_server(saying(answer)) as server:
+        assert await Caller(server.port, "sk-1").stream(**REQUEST) is ending
 
 
 async def test_a_connection_that_was_ended_is_made_anew() -> None:
@@ -81,7 +95,7 @@ async def test_a_connection_that_was_ended_is_made_anew() -> None:
     async with raw_server(saying(goodbye)) as server:
         caller = Caller(server.port, "sk-1")
 
-        assert [await caller.outcome(**REQUEST) for _ in range(2)] == [Outcome.ANSWERED] * 2
+        assert [await caller.ending(**REQUEST) for _ in range(2)] == [Ending.ANSWERED] * 2
         assert server.connections == 2
 
 
@@ -109,11 +123,10 @@ async def test_a_caller_hangs_up_after_a_while_unless_the_answer_is_there() -> N
         await line.ended()
 
     async with raw_server(silent) as server:
-        assert await Caller(server.port, "sk-1").hang_up_after(0.01, **REQUEST) is Outcome.LEFT
+        assert await Caller(server.port, "sk-1").hang_up_after(0.01, **REQUEST) is Ending.LEFT
     async with raw_server(repeating(WHOLE)) as server:
-        caller = Caller(server.port, "sk-1")
-        assert await caller.hang_up_after(10, **REQUEST) is Outcome.ANSWERED
-        caller.hang_up()
+        with Caller(server.port, "sk-1") as caller:
+            assert await caller.hang_up_after(10, **REQUEST) is Ending.ANSWERED
 
 
 async def test_a_crowd_acts_at_once_and_hangs_up_at_the_end() -> None:

@@ -9,7 +9,7 @@ from gateway.chaos.world import WorldFactory
 async def test_nobody_waits_and_nothing_is_lost(
     monkeypatch: pytest.MonkeyPatch, world_factory: WorldFactory, kinds: tuple[type[Outage], ...]
 ) -> None:
-    monkeypatch.setattr(outages, "WORLDS", (kinds,))
+    monkeypatch.setattr(outages, "KINDS", kinds)
     for name in ("PROMPT", "SLOWEST", "BACK_WITHIN"):  # these are for a machine that does nothing else
         monkeypatch.setattr(outages, name, 30.0)
     outcome = await p7(world_factory, outages.QUICK, 1)
@@ -31,7 +31,7 @@ async def test_who_is_served_without_a_hold_is_noticed(
         async def end(self) -> None:
             pass
 
-    monkeypatch.setattr(outages, "WORLDS", ((NotAway,),))
+    monkeypatch.setattr(outages, "KINDS", (NotAway,))
     outcome = await p7(world_factory, outages.QUICK, 1)
 
     assert not outcome.kept

@@ -54,6 +54,25 @@ async def test_it_can_be_configured(server: RedisServer) -> None:
         await server.call("SET", "name", "value")
 
 
+async def test_options_of_one_start_are_gone_with_the_next(server: RedisServer) -> None:
+    before = await server.call("CONFIG", "GET", "maxmemory")
+    await server.kill()
+    await server.start(maxmemory="1048576")
+    limited = await server.call("CONFIG", "GET", "maxmemory")
+    await server.kill()
+    await server.start()
+
+    assert limited != before == await server.call("CONFIG", "GET", "maxmemory")
+
+
+async def test_a_server_that_takes_too_long_is_told(server: RedisServer) -> None:
+    await server.call("SET", "name", "value")
+    await server.kill()
+
+    with pytest.raises(CannotStart, match="does not answer"):
+        await server.start(0.1, key_load_delay="60000000")
+
+
 async def test_a_server_that_does_not_start_is_told(tmp_path: Path) -> None:
     server = RedisServer(tmp_path / "redis", no_such_option="yes")
 

@@ -1,11 +1,14 @@
 """Whoever looks all the while sees what is wrong only for a moment."""
 
-import asyncio
 import json
+from collections import Counter
 
 import pytest
 from bank import until
 
+from budgets.errors import LedgerUnavailable
+from gateway.chaos import watch as watch_module
+from gateway.chaos.books import Books
 from gateway.chaos.load import chat
 from gateway.chaos.watch import Watch, watching
 from gateway.chaos.world import World
@@ -39,12 +42,29 @@ async def test_books_that_are_wrong_are_seen_to_be(world: World) -> None:
     assert f"{key.account}: billed 5" in watch.violations[-1]
 
 
-async def test_while_redis_is_away_there_is_nothing_to_see(world: World) -> None:
-    world.redis.pause()
-    try:
-        async with watching(world, "nobody") as watch:
-            await asyncio.sleep(0)
-    finally:
-        world.redis.resume()
+async def test_while_redis_is_away_there_is_nothing_to_see(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = await world.create_key()
+    in_vain, look = Counter[str](), world.look
+
+    async def look_and_count(account: str) -> list[str]:
+        try:
+            return await look(account)
+        except LedgerUnavailable:
+            in_vain[account] += 1
+            raise
+
+    async def has_looked_twice() -> bool:
+        return in_vain[key.account] >= 2
+
+    monkeypatch.setattr(watch_module, "EVERY", 0.0)
+    monkeypatch.setattr(world, "look", look_and_count)
+    async with Books(world.redis.url, deadline=0.05) as impatient:
+        monkeypatch.setattr(world, "books", impatient)
+        world.redis.pause()
+        try:
+            async with watching(world, key.account) as watch:
+                await until(has_looked_twice)
+        finally:
+            world.redis.resume()
 
     assert (watch.samples, watch.violations) == (0, [])

@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.chaos.books import SCOPES, Money
-from gateway.chaos.load import Outcome, chat
+from gateway.chaos.load import Ending, chat
 from gateway.chaos.world import NeverCame, World, until
 from gateway.errors import CannotStart
 
@@ -18,7 +18,7 @@ async def test_what_five_scopes_spend_is_what_the_provider_bills(world: World) -
     key = await world.create_key("1/day")
     caller = world.caller(key)
     for stream in (True, False):
-        assert await caller.outcome(**chat("auto", "Hello! [[long 20]]", stream=stream)) is Outcome.ANSWERED
+        assert await caller.ending(**chat("auto", "Hello! [[long 20]]", stream=stream)) is Ending.ANSWERED
 
     money = await world.quiet(key)
     assert money == Money(world.billed(key.account), 0, 0)
@@ -31,8 +31,8 @@ async def test_what_five_scopes_spend_is_what_the_provider_bills(world: World) -
 async def test_a_key_that_has_spent_its_limit_is_refused(world: World) -> None:
     caller = world.caller(await world.create_key("0.001/lifetime"))
 
-    assert await caller.outcome(**chat("exact", "Hello!")) is Outcome.ANSWERED
-    assert await caller.outcome(**chat("exact", "Hello!")) is Outcome.REFUSED
+    assert await caller.ending(**chat("exact", "Hello!")) is Ending.ANSWERED
+    assert await caller.ending(**chat("exact", "Hello!")) is Ending.REFUSED
 
 
 async def test_books_that_lack_what_was_billed_are_noticed(world: World) -> None:
@@ -48,18 +48,30 @@ async def test_what_nobody_knows_is_known_after_a_reconciliation(world: World) -
     key = await world.create_key()
     caller = world.caller(key)
     asked = {
-        "Hello!": Outcome.ANSWERED,
-        "[[no-usage]]": Outcome.ANSWERED,
-        "[[cut 2]]": Outcome.BROKEN,
-        "[[cut 2]] [[bill nothing]]": Outcome.BROKEN,
+        "Hello!": Ending.ANSWERED,
+        "[[no-usage]]": Ending.ANSWERED,
+        "[[cut 2]]": Ending.BROKEN,
+        "[[cut 2]] [[bill nothing]]": Ending.BROKEN,
     }
-    for prompt, outcome in asked.items():
-        assert await caller.outcome(**chat("sandbox-small", prompt, stream=True)) is outcome
+    for prompt, ending in asked.items():
+        assert await caller.ending(**chat("sandbox-small", prompt, stream=True)) is ending
     before = await world.quiet(key)
     outcomes = await world.reconcile(key.account)
 
     assert before.spent < world.billed(key.account) < before.counted
     assert {name: number for name, number in outcomes.items() if number} == {"same": 1, "resolved": 2, "freed": 1}
+    assert await world.money(key.account) == Money(world.billed(key.account), 0, 0)
+
+
+async def test_what_was_served_while_redis_was_away_is_waited_for(world: World) -> None:
+    key = await world.create_key(limit=None)
+    with world.caller(key) as caller:
+        await caller.ask(**chat("exact", "Hello!"))  # so that the worker knows the key
+        await world.redis_proxy.refuse()
+        assert await caller.ending(**chat("exact", "Hello!")) is Ending.ANSWERED
+    await world.redis_proxy.pass_on()
+    await world.all_told()
+
     assert await world.money(key.account) == Money(world.billed(key.account), 0, 0)
 
 
@@ -94,7 +106,7 @@ async def test_what_does_not_come_is_told() -> None:
 async def test_somebody_elses_redis_is_left_as_it_was(redis_url: str, tmp_path: Path) -> None:
     async with World(seed=1, redis_url=redis_url) as world, Redis.from_url(redis_url) as redis:
         key = await world.create_key()
-        assert await world.caller(key).outcome(**chat("exact", "Hello!")) is Outcome.ANSWERED
+        assert await world.caller(key).ending(**chat("exact", "Hello!")) is Ending.ANSWERED
         assert (await world.quiet(key)).spent == world.billed(key.account) == 1_000_000
         used = await redis.dbsize()
     async with Redis.from_url(redis_url) as redis:
