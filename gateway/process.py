@@ -40,7 +40,7 @@ class GatewayProcess:
         """
         self.data_dir = data_dir
         self.log = data_dir / "gateway.log"
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self._config = config
         self._command = command
         self._variables = dict(variables or {})
@@ -121,7 +121,8 @@ class GatewayProcess:
         return "\n".join([f"{what}; the end of its log:", *telling[-_LOG_LINES:]])
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nobody listens on at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

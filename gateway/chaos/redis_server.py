@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -17,6 +16,7 @@ from redis.exceptions import RedisError
 
 from budgets.embedded import find_server
 from gateway.errors import CannotStart
+from gateway.process import free_port
 
 START_TIMEOUT = 10.0
 """Seconds in which a server with little to load serves, on a busy machine too."""
@@ -29,7 +29,7 @@ class RedisServer:
     def __init__(self, folder: Path, **options: str) -> None:
         """`options` are the server's own, such as `appendfsync="always"`; they win over those of an embedded one."""
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self._options = {
             "dir": str(folder),
             "port": str(self.port),
@@ -164,9 +164,3 @@ async def version_of(url: str) -> str:
 def _spelled(options: Mapping[str, str]) -> dict[str, str]:
     """Options as the server names them."""
     return {name.replace("_", "-"): value for name, value in options.items()}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,7 @@ from hypothesis import strategies as st
 from budgets.embedded import EmbeddedRedis
 from budgets.errors import LedgerUnavailable, ScriptFailed
 from budgets.redis_connection import CANNOT_SERVE, Address, RedisConnection, Script, load_script
+from gateway.process import free_port
 
 PATIENCE = 5.0
 """A deadline for tests that are not about deadlines, in seconds."""
@@ -81,12 +81,6 @@ async def listening(folder: Path, handler: Handler) -> AsyncIterator[str]:
     server = await asyncio.start_unix_server(handle, folder / "other.sock")
     async with server:
         yield f"unix://{folder / 'other.sock'}"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

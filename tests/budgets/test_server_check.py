@@ -1,6 +1,5 @@
 """What is said of servers that would forget or refuse money: real ones, each set up wrongly in its own way."""
 
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from budgets.server_check import PERMISSIONS, Problem, check_server
+from gateway.process import free_port
 
 PATIENCE = 20.0
 """Seconds after which a server counts as one that does not do what it should."""
@@ -206,9 +206,3 @@ def test_a_part_of_a_cluster_is_no_place_for_all_accounts(start: Start) -> None:
     [problem] = check_server(nodes[0])
     assert problem.fatal
     assert "one of 2 primaries of a cluster" in problem.message
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

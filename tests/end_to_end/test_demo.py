@@ -8,7 +8,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from gateway_process import PATIENCE, ROOT, free_port, until
+from gateway_process import PATIENCE, ROOT, until
+
+from gateway.process import free_port
 
 
 def test_a_demonstration_of_some_requests_shows_what_agents_spend_and_ends(tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from gateway_process import PATIENCE, GatewayProcess, Key, free_port, until
+from gateway_process import PATIENCE, GatewayProcess, Key, until
 from openai import OpenAI
 from openai.types import CompletionUsage
+
+from gateway.process import free_port
 
 INPUT_PRICE, OUTPUT_PRICE = Fraction("0.15") / 10**6, Fraction("0.60") / 10**6
 """Dollars per token."""

@@ -3,7 +3,6 @@
 import itertools
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +16,8 @@ import pytest
 import yaml
 from gateway_process import until
 from prometheus_server import PrometheusServer
+
+from gateway.process import free_port
 
 ROOT = Path(__file__).parents[2]
 GRAFANA = ROOT / "grafana"
@@ -54,12 +55,6 @@ class Gateway:
         body = {"name": name, "limits": [{"usd": usd, "window": "day"}]}
         made = self.client.post("/admin/keys", json=body, headers={"authorization": f"Bearer {ADMIN_KEY}"})
         return str(made.raise_for_status().json()["key"])
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def tool(name: str) -> str:

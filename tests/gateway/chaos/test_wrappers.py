@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.chaos import points
-from gateway.chaos.load import Outcome, chat
+from gateway.chaos.load import Ending, chat
 from gateway.chaos.points import POINTS, Fault, Kind, Point
 from gateway.chaos.world import World, until
 from gateway.chaos.wrappers import Breaker, Injected
@@ -44,37 +44,37 @@ async def test_a_task_is_cancelled_where_it_stands(breaker: Breaker, tmp_path: P
 async def test_every_point_is_come_to(world: World, point: Point) -> None:
     caller = world.caller(await world.create_key())
     fault = world.arm(point, "slow")
-    outcome = await caller.outcome(**chat("sandbox-small", f"Say something. {point} [[long 9]]", stream=True))
+    ending = await caller.ending(**chat("sandbox-small", f"Say something. {point} [[long 9]]", stream=True))
 
-    assert outcome is Outcome.ANSWERED
+    assert ending is Ending.ANSWERED
     assert await world.strikes(fault) in world.workers().values()
 
 
 @pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.parametrize(
-    ("point", "kind", "outcome"),
+    ("point", "kind", "ending"),
     [
-        ("before reserve", "exception", Outcome.FAILED),
-        ("reserve sent", "exception", Outcome.UNAVAILABLE),
-        ("before dispatch", "exception", Outcome.FAILED),
-        ("mid-stream", "exception", Outcome.BROKEN),
-        ("before journal", "exception", Outcome.ANSWERED),
-        ("settle sent", "exception", Outcome.ANSWERED),
-        ("after first byte", "stop", Outcome.ANSWERED),
-        ("settle acked", "stop", Outcome.ANSWERED),
-        ("usage seen", "kill", Outcome.BROKEN),
+        ("before reserve", "exception", Ending.FAILED),
+        ("reserve sent", "exception", Ending.UNAVAILABLE),
+        ("before dispatch", "exception", Ending.FAILED),
+        ("mid-stream", "exception", Ending.BROKEN),
+        ("before journal", "exception", Ending.ANSWERED),
+        ("settle sent", "exception", Ending.ANSWERED),
+        ("after first byte", "stop", Ending.ANSWERED),
+        ("settle acked", "stop", Ending.ANSWERED),
+        ("usage seen", "kill", Ending.BROKEN),
     ],
 )
 async def test_the_caller_gets_what_a_fault_leaves_of_the_answer(
-    world: World, point: Point, kind: Kind, outcome: Outcome
+    world: World, point: Point, kind: Kind, ending: Ending
 ) -> None:
     key = await world.create_key()
     caller = world.caller(key)
     fault = world.arm(point, kind, 0.05)
-    asking = asyncio.create_task(caller.outcome(**chat("sandbox-small", f"{point} [[long 9]]", stream=True)))
+    asking = asyncio.create_task(caller.ending(**chat("sandbox-small", f"{point} [[long 9]]", stream=True)))
 
     await world.strikes(fault)
-    assert await asking is outcome
+    assert await asking is ending
     money = await world.quiet(key)
     assert money.spent <= world.billed(key.account) <= money.spent + money.suspense
 
@@ -83,18 +83,18 @@ async def test_the_caller_gets_what_a_fault_leaves_of_the_answer(
 async def test_a_killed_worker_has_a_successor(world: World) -> None:
     key = await world.create_key()
     fault = world.arm("reserve acked", "kill")
-    outcome = await world.caller(key).outcome(**chat("exact", "Hello."))
+    ending = await world.caller(key).ending(**chat("exact", "Hello."))
     victim = await world.strikes(fault)
 
     async def is_replaced() -> bool:
         return victim not in world.workers().values()
 
     await until(is_replaced, "a successor")
-    assert outcome is Outcome.BROKEN
-    assert await world.caller(key).outcome(**chat("exact", "Hello again.")) is Outcome.ANSWERED
+    assert ending is Ending.BROKEN
+    assert await world.caller(key).ending(**chat("exact", "Hello again.")) is Ending.ANSWERED
 
 
 @pytest.mark.asyncio(loop_scope="session")
 async def test_a_fault_that_nobody_comes_to_is_taken_back(world: World) -> None:
     assert await world.strikes(world.arm("usage seen", "kill"), patience=0.01) is None
-    assert await world.caller(await world.create_key()).outcome(**chat("exact", "Hello.")) is Outcome.ANSWERED
+    assert await world.caller(await world.create_key()).ending(**chat("exact", "Hello.")) is Ending.ANSWERED

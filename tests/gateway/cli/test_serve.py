@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-from gateway_process import free_port
 from typer.testing import Result
+
+from gateway.process import free_port
 
 Command = Callable[..., Result]
 
