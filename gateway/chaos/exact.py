@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 
 from gateway.chaos.disturbances import disturbed
-from gateway.chaos.load import Caller, throughout
+from gateway.chaos.load import Caller, meanwhile, throughout
 from gateway.chaos.outcome import Outcome
 from gateway.chaos.points import POINTS
 from gateway.chaos.proxy import Faults
@@ -112,10 +112,9 @@ async def reconciled(world: World, key: Key, outcome: Outcome) -> None:
 async def _traffic(world: World, keys: Sequence[Key], wanted: int, traffic: Traffic, outcome: Outcome) -> Tally:
     """Let callers ask until the provider has billed so many attempts; then the faults are over."""
     capped, unlimited = keys
-    async with watching(world, capped.account) as watch:
-        callers = [Caller(world.gateway.port, capped.text) for _ in range(CALLERS)]
-        callers += [Caller(world.gateway.port, unlimited.text) for _ in range(UNLIMITED)]
-        acting = asyncio.gather(*(traffic.act(caller) for caller in callers))
+    callers = [Caller(world.gateway.port, capped.text) for _ in range(CALLERS)]
+    callers += [Caller(world.gateway.port, unlimited.text) for _ in range(UNLIMITED)]
+    async with watching(world, capped.account) as watch, meanwhile(*map(traffic.act, callers)) as acting:
         while _attempts(world, keys) < wanted and not acting.done():  # noqa: ASYNC110  a file gives no sign
             await asyncio.sleep(0.1)
         traffic.enough.set()

@@ -1,10 +1,16 @@
 """`paymaster chaos`."""
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
+from gateway_process import PATIENCE, ROOT, until
 from typer.testing import Result
 
 from gateway.chaos import promises
@@ -59,6 +65,24 @@ def test_a_redis_that_is_away_is_told(paymaster: Command) -> None:
 
     assert result.exit_code == 1
     assert "the Redis server cannot be used" in result.stderr
+
+
+def test_who_stops_it_is_told_so_and_nothing_else_and_nothing_is_left_running(tmp_path: Path) -> None:
+    command = [sys.executable, "-P", "-m", "gateway", "chaos", "--only", "P1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=PIPE, stderr=PIPE, text=True) as process:
+        try:
+            until(
+                lambda: any(bill.stat().st_size for bill in tmp_path.glob("*/bill.jsonl")), lambda: "nothing is billed"
+            )
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+
+    assert process.returncode == 1
+    assert errors.split() == ["stopped"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_real_promise_is_shown_from_beginning_to_end(paymaster: Command) -> None:
