@@ -96,6 +96,10 @@ class Journal:
         """The entries that Redis has not acknowledged, oldest first."""
         return list(self._open.values())
 
+    def pending_of(self, attempt_id: str) -> Resolution | None:
+        """The entry of an attempt that Redis has not acknowledged, if there is one."""
+        return self._open.get(attempt_id)
+
     def recent(self) -> list[Resolution]:
         """The entries that Redis has not acknowledged for `keep` seconds yet, or not at all, by when they ended.
 

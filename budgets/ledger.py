@@ -100,7 +100,8 @@ class Resolution:
     def from_json(cls, line: bytes) -> "Resolution":
         """The resolution that `to_json` wrote. Raises ValueError for anything else."""
         try:
-            return cls(**orjson.loads(line))
+            stored = orjson.loads(line)
+            return cls(**{name: stored[name] for name in cls.__slots__ if name in stored})  # a later one may have more
         except TypeError as exc:
             raise ValueError(f"not a resolution: {exc}") from exc
 

@@ -42,6 +42,8 @@ class _Mark:
     era: str
     """`<number>:<when it began>`."""
     count: int
+    is_read: bool
+    """Whether it was compared with this server's, which may be another one than before."""
     loss: _Loss | None = None
 
 
@@ -54,7 +56,7 @@ class Marks:
     def __init__(self, path: Path, clock: Callable[[], float]) -> None:
         self._path = path
         self._clock = clock
-        self._marks = {account: _Mark(era, count) for account, (era, count) in _read(path).items()}
+        self._marks = {account: _Mark(era, count, is_read=False) for account, (era, count) in _read(path).items()}
         self._changed = False
 
     @property
@@ -72,13 +74,23 @@ class Marks:
         mark = self._marks.get(account)
         return (mark.era, mark.count) if mark else ("", 0)
 
-    def counts(self, account: str, at: float) -> bool:
+    def doubt(self) -> None:
+        """Another server is there: until its marks are heard, it may have less than was seen."""
+        for mark in self._marks.values():
+            mark.is_read = False
+
+    def counts(self, account: str, at: float, *, is_new: bool) -> bool:
         """Whether what ended at `at` is one of the steps that the account's era counts.
 
-        While something is lost, only what was lost is counted, so that new steps do not pass for it.
+        Where something is lost, or may be, only what was lost is counted, so that new steps do not pass for it:
+        `is_new` is what no server was ever sent.
         """
         mark = self._marks.get(account)
-        return mark is None or mark.loss is None or at < mark.loss.since
+        if mark is None:
+            return True
+        if is_new:
+            return mark.is_read and mark.loss is None
+        return mark.loss is None or at < mark.loss.since
 
     def counted(self, account: str, count: int) -> None:
         """A step of ours was the `count`-th of the account's era."""
@@ -92,9 +104,10 @@ class Marks:
         mark = self._marks.get(account)
         if mark is None or _number(era) > _number(mark.era):
             if era:
-                self._marks[account] = _Mark(era, count)
+                self._marks[account] = _Mark(era, count, is_read=True)
                 self._changed = True
             return False
+        mark.is_read = True
         if era == mark.era and count >= mark.count and (mark.loss is None or count - mark.loss.lowest < CHANGE):
             if mark.loss:
                 logger.warning("what Redis had lost of the account %s is there again", account)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,14 +87,15 @@ class RedisLedger:
             journal,
             tombstone=policy.tombstone,
             counters=self.counters,
-            counts=marks.counts,
+            counts=lambda entry, is_new: marks.counts(entry.account, entry.at, is_new=is_new),
             answered=self._resolved,
         )
+        self._outbox.clock = clock
         self._scripts = {name: load_script(name) for name in SCRIPTS}
         self._running: dict[str, Reservation] = {}  # by attempt id, those whose lease is to be renewed
         self._remaining: dict[str, NanoUSD] = {}  # by key id, the one heard of last at the end
         self._doubtful = asyncio.Event()  # Redis may lack what it acknowledged
-        connection.when_changed = self._doubtful.set
+        connection.when_changed = self._doubt
 
     async def reserve(self, attempt: Attempt) -> Reservation:
         if attempt.amount > MAX_NANO:
@@ -183,7 +184,10 @@ class RedisLedger:
 
         What it costs is booked into the lifetime of its scopes once Redis is back.
         """
-        return Reservation(attempt, "\n".join(f"{scope} lifetime:0" for scope in attempt.scopes), booked=False)
+        holds = "\n".join(f"{scope} lifetime:0" for scope in attempt.scopes)
+        reservation = Reservation(attempt, holds, booked=False)
+        self._outbox.note(self._resolution("suspend", reservation))
+        return reservation
 
     def resolve(self, reservation: Reservation) -> None:
         self._running.pop(reservation.attempt.id, None)
@@ -192,7 +196,7 @@ class RedisLedger:
             self._outbox.put(self._resolution("settle", reservation))
         elif reservation.sent or cost is not None:  # a cost that cannot be is as good as none
             self._outbox.put(self._resolution("suspend", reservation))
-        elif reservation.booked:
+        else:
             self._outbox.put(self._resolution("void", reservation))
 
     def known(self, account: str) -> tuple[str, int]:
@@ -248,7 +252,7 @@ class RedisLedger:
         """
         remembered = GUESSES_REMEMBERED if billed is None else self._policy.tombstone
         bill = "" if billed is None else billed
-        steps = int(self._marks.counts(account, self._clock()))
+        steps = int(self._marks.counts(account, self._clock(), is_new=True))
         how, booked, count = await self._script(
             "reconcile", redis_layout.leases(account), attempt_id, bill, round(remembered * 1000), steps
         )
@@ -320,9 +324,12 @@ class RedisLedger:
                 self._doubtful.set()
                 await asyncio.sleep(self._beat)
 
+    def _doubt(self) -> None:
+        self._marks.doubt()
+        self._doubtful.set()
+
     async def _hold_all_again(self) -> None:
-        for attempt_id in list(self._running):
-            await self._hold_again(attempt_id)
+        await _each(self._hold_again, list(self._running))
 
     async def _tidy(self) -> None:
         await self._outbox.adopt()
@@ -332,12 +339,13 @@ class RedisLedger:
         by_account = defaultdict(list)
         for attempt_id, reservation in self._running.items():
             by_account[reservation.attempt.account].append(attempt_id)
-        for account, ids in by_account.items():
-            for start in range(0, len(ids), BATCH):
-                batch = ids[start : start + BATCH]
-                without = await self._script("renew", redis_layout.leases(account), self._lease_ms, *batch)
-                for attempt_id in without:
-                    await self._hold_again(attempt_id.decode())
+        await _each(lambda account: self._renew_account(account, by_account[account]), by_account)
+
+    async def _renew_account(self, account: str, ids: list[str]) -> None:
+        for start in range(0, len(ids), BATCH):
+            batch = ids[start : start + BATCH]
+            without = await self._script("renew", redis_layout.leases(account), self._lease_ms, *batch)
+            await _each(self._hold_again, [attempt_id.decode() for attempt_id in without])
 
     async def _hold_again(self, attempt_id: str) -> None:
         """Write a hold again where Redis does not have it, or not all of it, if its attempt is still running by now."""
@@ -360,11 +368,7 @@ class RedisLedger:
 
     async def _reap(self) -> None:
         """Look after every account, the idle ones too, and those that Redis has forgotten."""
-        for account in await self.accounts():
-            try:
-                await self._reap_account(account)
-            except ScriptFailed as exc:  # damaged; the others are looked after all the same
-                logger.error("the account %s cannot be looked after: %s", account, exc)
+        await _each(self._reap_account, await self.accounts())
 
     async def _reap_account(self, account: str) -> None:
         accept_after = self._policy.accept_after
@@ -435,6 +439,15 @@ class RedisLedger:
         self._remaining[key_id] = remaining
         if len(self._remaining) > KEYS_REMEMBERED:
             del self._remaining[next(iter(self._remaining))]
+
+
+async def _each(step: Callable[[str], Awaitable[None]], names: Iterable[str]) -> None:
+    """Do `step` for all, one after the other; what is damaged of one keeps none from the others."""
+    for name in names:
+        try:
+            await step(name)
+        except ScriptFailed as exc:
+            logger.error("%s cannot be looked after: %s", name, exc)
 
 
 def _instant(seconds: int) -> float | None:

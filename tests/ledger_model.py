@@ -13,6 +13,8 @@ class Entry:
     scopes: Scopes
     spent: int = 0
     estimate: int = 0
+    was_running: bool = False
+    """When it was freed."""
 
 
 class Model:
@@ -42,6 +44,10 @@ class Model:
         if amount > self.attempts[attempt].amount:
             self.change(attempt, "open", amount=amount)
 
+    def restore(self, attempt: str, amount: int, scopes: Scopes) -> None:
+        self.change(attempt, "freed", state="open", amount=amount)
+        self.hold(attempt, amount, scopes)
+
     def settle(self, attempt: str, spent: int, scopes: Scopes) -> None:
         if self.state(attempt) in {"accepted", "freed"}:
             self.change(attempt, "accepted", "freed", state="settled", spent=spent)
@@ -49,11 +55,11 @@ class Model:
             self.attempts[attempt] = Entry("settled", 0, scopes, spent)
 
     def void(self, attempt: str) -> None:
-        if self.state(attempt) in {"unknown", "open", "suspense"}:
+        if self.state(attempt) != "settled":
             self.attempts[attempt] = Entry("voided", 0, ())
 
     def suspend(self, attempt: str, amount: int, estimate: int, scopes: Scopes) -> None:
-        if self.state(attempt) in {"unknown", "voided"}:
+        if self.state(attempt) in {"unknown", "voided"} or self.is_freed_too_early(attempt):
             self.attempts[attempt] = Entry("suspense", amount, scopes)
         self.change(attempt, "open", "suspense", state="suspense", estimate=estimate)
 
@@ -65,8 +71,11 @@ class Model:
 
     def reconcile(self, attempt: str, billed: int) -> None:
         self.change(attempt, "suspense", state="settled", amount=0, spent=billed)
-        if self.state(attempt) in {"accepted", "freed"} and billed > self.attempts[attempt].spent:
+        if self.state(attempt) in {"accepted", "freed"} and billed >= self.attempts[attempt].spent:
             self.change(attempt, "accepted", "freed", state="settled", spent=billed)
 
-    def free(self, attempt: str) -> None:
-        self.change(attempt, "suspense", state="freed", amount=0)
+    def free(self, attempt: str, *, was_running: bool) -> None:
+        self.change(attempt, "suspense", state="freed", amount=0, was_running=was_running)
+
+    def is_freed_too_early(self, attempt: str) -> bool:
+        return self.state(attempt) == "freed" and self.attempts[attempt].was_running

@@ -48,7 +48,7 @@ class Scripts:
         return str(self._run("void", LEASES, attempt, TOMBSTONE_MS)[0])
 
     def suspend(self, attempt: str, amount: int, estimate: int, holds: str = "", *, age: float = 0) -> str:
-        facts = ("k", "prices", "model", int((time.time() - age) * 1000))
+        facts = ("k", "prices", "model", int(age * 1000))
         return str(self._run("suspend", LEASES, attempt, amount, estimate, holds, _latest(age), 1, *facts)[0])
 
     def renew(self, *attempts: str) -> list[str]:
@@ -74,6 +74,10 @@ class Scripts:
     def free(self, attempt: str) -> Any:
         """A bill that should have it does not."""
         return self.reconcile(attempt, "")
+
+    def waited(self, attempt: str, seconds: float) -> None:
+        """It has been in suspense for so long."""
+        self.client.zadd(SUSPENSE, {attempt: int(self.client.time()[0] - seconds)}, xx=True)
 
     def suspended(self, *attempts: str) -> list[Any]:
         return list(self._run("suspense", LEASES, *attempts))

@@ -232,6 +232,11 @@ local function apply(writes)
   end
 end
 
+-- Whether what is booked of an attempt was guessed: our estimate was accepted, or nothing, as no bill names it.
+local function is_guess(attempt)
+  return attempt.state == "accepted" or attempt.state == "freed"
+end
+
 -- What to add to held and to suspense so that an open or suspended attempt holds nothing any more.
 local function released(attempt)
   if attempt.state == "open" then

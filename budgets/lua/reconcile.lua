@@ -8,13 +8,14 @@
 --
 -- Returns {how, what is booked for the attempt now or false, count of the era or false}, where `how` is one of
 --   "resolved"  it was in suspense, or freed, or an estimate below the bill was accepted: the bill is booked now
---   "same"      it was booked so before; or it was never sent, and not billed
+--   "same"      it was booked so before, and where that was a guess nothing lowers it any more; or it was never sent,
+--               and not billed
 --   "differs"   it was booked otherwise, which stands: nothing lowers what was spent
 --   "open"      it is still running
 --   "voided"    it was never sent, as far as we know, and was billed
 --   "unknown"   it is not ours, or was forgotten
 -- What is freed leaves all of it behind as `freed`, with since when it was in suspense in the place of what remains: it
--- may be running, where its worker was cut off, and settle.lua and suspend.lua book how it ends.
+-- may be running, where its worker was cut off: restore.lua holds it again, settle.lua or suspend.lua books its end.
 
 local id, is_named, tombstone = ARGV[1], ARGV[2] ~= "", money(ARGV[3])
 local billed = is_named and money(ARGV[2]) or 0
@@ -52,5 +53,7 @@ local is_settled = attempt.state == "settled"
 local booked = tonumber(is_settled and attempt.spent or attempt.amount)
 if not is_settled and billed > booked then
   return book(billed - booked, 0, 0)
+elseif not is_settled and is_named and billed == booked then
+  bury(id, left(), tombstone)
 end
 return { billed == booked and "same" or "differs", booked, false }

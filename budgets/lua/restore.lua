@@ -10,7 +10,8 @@
 -- ARGV[6]  version of the prices
 -- ARGV[7]  deployment
 --
--- Returns "restored", or the state of an attempt that is known.
+-- Returns "restored", or the state of an attempt that is known. One that was freed, as no bill names it, is running
+-- after all: it holds its amount again.
 
 local id, amount, lease = ARGV[1], money(ARGV[2]), money(ARGV[3])
 local key, prices, model = one_line(ARGV[5]), one_line(ARGV[6]), one_line(ARGV[7])
@@ -19,7 +20,7 @@ local attempt = read_attempt(id)
 
 if attempt and (attempt.state == "open" or attempt.state == "suspense") and raise(attempt, amount) then
   return "restored"
-elseif attempt then
+elseif attempt and attempt.state ~= "freed" then
   return attempt.state
 end
 

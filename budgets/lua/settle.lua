@@ -28,7 +28,7 @@ elseif not attempt and now_ms >= latest then
 end
 
 local known = attempt and attempt.state ~= "voided"
-local guessed = known and (attempt.state == "accepted" or attempt.state == "freed")
+local guessed = known and is_guess(attempt)
 local held, suspense = 0, 0
 if guessed then
   spent = spent - attempt.amount

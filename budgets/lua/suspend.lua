@@ -10,7 +10,7 @@
 -- ARGV[7]  key id
 -- ARGV[8]  version of the prices
 -- ARGV[9]  deployment
--- ARGV[10] when the attempt ended, Unix ms
+-- ARGV[10] how long ago the attempt ended, ms by the gateway's clock, which may differ from that of Redis
 --
 -- Returns {how, count of the era}, where `how` is one of
 --   "suspended"  the hold is in suspense
@@ -21,14 +21,14 @@
 --   "expired"    not known, and too late to tell a lost attempt from one settled and forgotten: nothing is booked
 
 local id, amount, estimate = ARGV[1], money(ARGV[2]), digits(money(ARGV[3]))
-local latest, ended = money(ARGV[5]), money(ARGV[10])
+local latest, age = money(ARGV[5]), money(ARGV[10])
 local key, prices, model = one_line(ARGV[7]), one_line(ARGV[8]), one_line(ARGV[9])
 local now, now_ms = clock()
 local attempt = read_attempt(id)
 
 -- Whether an attempt that is free ended after it came to suspense, in the second after `remaining` (see reconcile.lua).
 local function is_freed_too_early(freed)
-  return freed.state == "freed" and ended >= (freed.remaining + 1) * 1000
+  return freed.state == "freed" and now_ms - age >= (freed.remaining + 1) * 1000
 end
 
 if attempt and (attempt.state == "open" or attempt.state == "suspense") then

@@ -6,7 +6,7 @@
 --
 -- Returns {how, count of the era}, where `how` is one of
 --   "voided"   the hold is given back
---   "late"     the lease had run out: the suspense is given back
+--   "late"     the lease had run out: the suspense is given back, or the estimate that was accepted for it
 --   "unknown"  nothing was held
 --   "again"    it was voided before, or settled, which stands
 
@@ -16,8 +16,12 @@ local attempt = read_attempt(id)
 if not attempt then
   bury(id, "voided", tombstone)
   return { "unknown", false }
-elseif attempt.state ~= "open" and attempt.state ~= "suspense" then
+elseif attempt.state == "settled" or attempt.state == "voided" then
   return { "again", false }
+elseif is_guess(attempt) then
+  apply(prepare(attempt.holds, -attempt.amount, 0, 0))
+  bury(id, "voided", tombstone)
+  return { "late", false }
 end
 
 local writes = prepare(attempt.holds, 0, released(attempt))

@@ -2,11 +2,14 @@
 
 import asyncio
 import random
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 
+from budgets.windows import MOST_APART, start_of
+from gateway.chaos.books import LIFETIME, Money
 from gateway.chaos.disturbances import disturbed
 from gateway.chaos.load import Caller, meanwhile, throughout
 from gateway.chaos.outcome import Outcome
@@ -59,7 +62,6 @@ async def _part_one(world: World, wanted: int, seed: int, outcome: Outcome) -> C
         tally = await _traffic(world, keys, wanted, Traffic(seed, "part one", READABLE, Tally()), outcome)
     for key in keys:
         _add(outcome, "difference before any reconciliation, nano-dollars", await as_billed(world, key, outcome))
-        await _sums_up(world, key, outcome)
     return tally.faults + disturbances
 
 
@@ -83,6 +85,13 @@ async def _part_two(world: World, wanted: int, seed: int, outcome: Outcome) -> C
 
 
 async def as_billed(world: World, key: Key, outcome: Outcome) -> int:
+    """Compare an account with its bill, first the sums, then attempt by attempt; see `sums_as_billed`."""
+    difference = await sums_as_billed(world, key, outcome)
+    await attempts_as_billed(world, key, outcome)
+    return difference
+
+
+async def sums_as_billed(world: World, key: Key, outcome: Outcome) -> int:
     """Compare an account with its bill, once its journals have had time: every usage was read, nothing may be in doubt.
 
     Returns the difference, in nano-dollars. Reconciles nothing, so that nothing is hidden.
@@ -90,7 +99,16 @@ async def as_billed(world: World, key: Key, outcome: Outcome) -> int:
     money, billed = await world.booked(key), world.billed(key.account)
     outcome.expect(money.spent == billed, f"{key.account}: billed {billed}, {money} before any reconciliation")
     outcome.expect(money.suspense == 0, f"{key.account}: {money} though every usage could be read")
+    await _sums_up(world, key, outcome)
     return abs(billed - money.spent)
+
+
+async def attempts_as_billed(world: World, key: Key, outcome: Outcome) -> None:
+    """Every attempt is booked as it was billed: in sums alone, one booked twice could hide another that was lost."""
+    found = await world.compare(key.account)
+    others = {name: number for name, number in found.items() if number and name != "same"}
+    outcome.expect(not others, f"{key.account}: attempts are {others} before any reconciliation")
+    _add(outcome, "attempts found as billed", found["same"])
 
 
 async def reconciled(world: World, key: Key, outcome: Outcome) -> None:
@@ -114,7 +132,8 @@ async def _traffic(world: World, keys: Sequence[Key], wanted: int, traffic: Traf
     capped, unlimited = keys
     callers = [Caller(world.gateway.port, capped.text) for _ in range(CALLERS)]
     callers += [Caller(world.gateway.port, unlimited.text) for _ in range(UNLIMITED)]
-    async with watching(world, capped.account) as watch, meanwhile(*map(traffic.act, callers)) as acting:
+    watched = watching(world, capped.account, lacking=[unlimited.account])
+    async with watched as watch, meanwhile(*map(traffic.act, callers)) as acting:
         while _attempts(world, keys) < wanted and not acting.done():  # noqa: ASYNC110  a file gives no sign
             await asyncio.sleep(0.1)
         traffic.enough.set()
@@ -137,9 +156,42 @@ def _add(outcome: Outcome, name: str, figure: int) -> None:
 
 
 async def _sums_up(world: World, key: Key, outcome: Outcome) -> None:
-    """The account's money is that of its only key."""
+    """The account's money is that of its only key, and that of every period adds up."""
     whole, part = await world.money(key.account), await world.money(key.account, f"key:{key.id}")
     outcome.expect(whole == part, f"{key.account}: the account has {whole}, its key {part}")
+    for scope in world.scopes(key):
+        periods = await world.books.periods(key.account, scope)
+        limited = await world.books.windows(key.account, scope)
+        wrong = askew(periods, limited, (world.began_at, time.time()))
+        outcome.violate(*(f"{key.account}, {scope}: {what}" for what in wrong))
+
+
+def askew(periods: Mapping[str, Money], limited: Collection[str], lived: tuple[float, float]) -> list[str]:
+    """What is wrong with a scope's periods when all is quiet, in words.
+
+    `limited`: the windows that it has been limited in from its beginning, whose periods together have spent what its
+    lifetime has. `lived`: from when to when, in Unix seconds, and so in which periods.
+    """
+    spent = Counter(dict.fromkeys(limited, 0))
+    wrong = []
+    for period, money in periods.items():
+        window, _, start = period.partition(":")
+        spent[window] += money.spent
+        if money.held or money.suspense:
+            wrong.append(f"{money} in {period} when all is quiet")
+        if period != LIFETIME and not _is_within(window, int(start), lived):
+            wrong.append(f"{money} in {period}, which it has not seen")
+    whole = spent["lifetime"]
+    for window, part in spent.items():
+        if part > whole or (part < whole and window in limited):
+            wrong.append(f"{part} spent by {window}, {whole} in all")
+    return wrong
+
+
+def _is_within(window: str, start: int, lived: tuple[float, float]) -> bool:
+    """Whether a period was there by Redis' clock, which need not be ours."""
+    began_at, ended_at = lived
+    return start_of(window, began_at - MOST_APART) <= start <= ended_at + MOST_APART
 
 
 def _disturbing(world: World, seed: int, counts: Counter[str]) -> AbstractAsyncContextManager[None]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from gateway.chaos.outcome import Outcome
 from gateway.chaos.world import Key, NeverCame, World
 
-CLAIM = "No hold leaks: after all faults, quiet and one lease, nothing is held in any scope of any account."
+CLAIM = "No hold leaks: after all faults, quiet and one lease, nothing is held in any period of any scope."
 
 
 class Leaks:
@@ -25,9 +25,11 @@ class Leaks:
         self._worlds += 1
         for account, keys in _by_account(world).items():
             self._accounts += 1
-            self._scopes += len(world.scopes(*keys))
+            scopes = world.scopes(*keys)
+            self._scopes += len(scopes)
             try:
                 await world.quiet(*keys)
+                self.outcome.violate(*(f"{account}: {what}" for what in await world.books.left(account, scopes)))
             except NeverCame as exc:
                 self.outcome.violate(f"{account}: {exc}")
         self._longest = max(self._longest, world.longest_quiet)

@@ -1,7 +1,7 @@
 """Somebody who looks at the books all the while, and compares them with the bill."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -22,10 +22,13 @@ class Watch:
 
 
 @asynccontextmanager
-async def watching(world: World, *accounts: str) -> AsyncIterator[Watch]:
-    """Look at the accounts again and again: spent ≤ bill ≤ spent + held + suspense, at every moment."""
+async def watching(world: World, *accounts: str, lacking: Collection[str] = ()) -> AsyncIterator[Watch]:
+    """Look at the accounts again and again: spent ≤ bill ≤ spent + held + suspense, at every moment.
+
+    Of those that are `lacking` something is in journals while Redis is away: spent ≤ bill.
+    """
     watch = Watch()
-    looking = asyncio.create_task(_look(world, accounts, watch))
+    looking = asyncio.create_task(_look(world, accounts, lacking, watch))
     try:
         yield watch
     finally:
@@ -35,11 +38,11 @@ async def watching(world: World, *accounts: str) -> AsyncIterator[Watch]:
             looking.result()
 
 
-async def _look(world: World, accounts: tuple[str, ...], watch: Watch) -> None:
+async def _look(world: World, accounts: Collection[str], lacking: Collection[str], watch: Watch) -> None:
     while True:
-        for account in accounts:
+        for account in (*accounts, *lacking):
             try:
-                watch.violations += await world.look(account)
+                watch.violations += await world.look(account, may_lack=account in lacking)
             except LedgerUnavailable:
                 continue  # Redis itself is away
             watch.samples += 1

@@ -104,6 +104,8 @@ class World:
         self._at_end = at_end
         self._undo = AsyncExitStack()
         self.keys: list[Key] = []
+        self.began_at = time.time()
+        """Unix seconds."""
         self.longest_quiet = 0.0
         """Seconds that `quiet` has waited at most."""
 
@@ -248,23 +250,26 @@ class World:
         """What a scope has spent, holds and has in suspense. Raises LedgerUnavailable."""
         return await self.books.money(account, scope)
 
-    async def look(self, account: str) -> list[str]:
+    async def look(self, account: str, *, may_lack: bool = False) -> list[str]:
         """What is wrong with an account's books at this moment, while both they and the bill may grow; best nothing.
 
-        spent ≤ bill ≤ spent + held + suspense. Raises LedgerUnavailable.
+        spent ≤ bill ≤ spent + held + suspense. What was served without a limit while Redis was away waits in journals:
+        of who `may_lack` that, spent ≤ bill alone. Raises LedgerUnavailable.
         """
         before = self.billed(account)
         money = await self.money(account)
         after = self.billed(account)
         wrong = []
-        if before > money.counted:
+        if before > money.counted and not may_lack:
             wrong.append(f"{account}: billed {before}, but only {money} counts")
         if money.spent > after:
             wrong.append(f"{account}: {money} spent, but only {after} billed")
+        if money.is_below_zero:
+            wrong.append(f"{account}: {money} is below zero")
         return wrong
 
     async def quiet(self, *keys: Key, patience: float | None = None) -> Money:
-        """Wait until nothing is held in any scope of the keys' account; its money then.
+        """Wait until nothing is held in any period of any scope of the keys' account; its money then.
 
         To be called once nobody asks any more. Raises NeverCame after `patience` seconds, by default `one_lease`.
         """
@@ -343,6 +348,19 @@ class World:
         once nothing runs any more; what the provider still works on by itself is ended and billed first.
         """
         await self._end_attempts()
+        outcomes = await self.compare(account)
+        give_up_at = time.monotonic() + _SLACK
+        while (left := await self._suspended(account)) and time.monotonic() < give_up_at:
+            body = {"provider": PROVIDER, "until": time.time(), "attempts": left}
+            outcomes["freed"] += (await self.admin("POST", "/reconcile/absent", body))["freed"]
+            await asyncio.sleep(_ASK_AGAIN)  # what has ended within this very second may still be billed
+        return outcomes
+
+    async def compare(self, account: str) -> Counter[str]:
+        """Send an account's whole bill to the admin API: how many attempts of each outcome.
+
+        All are `same` where the books are right; what is in suspense is booked.
+        """
         billed: Counter[str] = Counter()
         for row in self.provider.bill.rows(account):
             billed[row["attempt"]] += row["nano_usd"]
@@ -351,11 +369,6 @@ class World:
         for start in range(0, len(rows), PAGE):
             report = await self.admin("POST", "/reconcile", {"rows": rows[start : start + PAGE]})
             outcomes.update(report["counts"])
-        give_up_at = time.monotonic() + _SLACK
-        while (left := await self._suspended(account)) and time.monotonic() < give_up_at:
-            body = {"provider": PROVIDER, "until": time.time(), "attempts": left}
-            outcomes["freed"] += (await self.admin("POST", "/reconcile/absent", body))["freed"]
-            await asyncio.sleep(_ASK_AGAIN)  # what has ended within this very second may still be billed
         return outcomes
 
     async def _suspended(self, account: str) -> list[str]:

@@ -182,6 +182,41 @@ def test_case_10_a_void_after_the_reaper_takes_the_amount_out_of_suspense(script
     assert scripts.used("account") == (0, 0, 0)
 
 
+def test_case_10_an_estimate_that_was_accepted_for_what_was_never_sent_is_taken_back_once(scripts: Scripts) -> None:
+    scripts.limit("key:k", "1/day")
+    scripts.reserve("other", 7, "account", "key:k")
+    scripts.settle("other", 7)
+    scripts.reserve("x", 5, "account", "key:k")
+    scripts.let_leases_run_out()
+    scripts.reap()
+    scripts.accept(0)
+    mark = scripts.mark()
+
+    assert [scripts.void("x"), scripts.void("x")] == ["late", "again"]
+    today = f"day:{start_of('day', time.time())}"
+    assert scripts.used("account") == scripts.used("key:k") == scripts.used("key:k", today) == (7, 0, 0)
+    assert (scripts.attempt("x"), scripts.mark()) == ({"state": "voided"}, mark)
+
+
+def test_case_10_an_estimate_that_is_taken_back_in_a_period_that_was_forgotten_leaves_no_debt_there(
+    scripts: Scripts,
+) -> None:
+    scripts.suspend("x", 5, 4, "account lifetime:0 day:86400")
+    scripts.accept(0)
+    scripts.client.hdel(redis_layout.scope("a", "account"), "day:86400")
+
+    assert scripts.void("x") == "late"
+    assert (scripts.used("account"), scripts.used("account", "day:86400")) == ((0, 0, 0), (0, 0, 0))
+
+
+def test_case_10_what_was_freed_and_never_sent_is_void(scripts: Scripts) -> None:
+    scripts.suspend("x", 5, 2, HOLDS)
+    scripts.free("x")
+
+    assert [scripts.void("x"), scripts.void("x")] == ["late", "again"]
+    assert (scripts.attempt("x"), scripts.used("account")) == ({"state": "voided"}, (0, 0, 0))
+
+
 def test_case_04_a_reserve_that_comes_after_its_void_holds_nothing(scripts: Scripts) -> None:
     assert scripts.void("x") == "unknown"
 

@@ -8,11 +8,12 @@ import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from scripts import HOUR, LEASES, SUSPENSE, Scripts
+from scripts import LEASES, SUSPENSE, Scripts
 
 SCOPES = ("account", "team:t", "key:k")
 ATTEMPTS = st.sampled_from([f"attempt {number}" for number in range(6)])
 AMOUNTS = st.integers(0, 5)
+MINUTE = 60
 
 
 @dataclass(frozen=True)
@@ -108,18 +109,19 @@ class LedgerMachine(RuleBasedStateMachine):
 
         answer = self.scripts.void(attempt)
 
-        if known is None or known.state in {"open", "suspense"}:
-            assert answer == {None: "unknown", "open": "voided", "suspense": "late"}[known and known.state]
+        expected = {"open": "voided", "suspense": "late", "accepted": "late", "freed": "late"}
+        assert answer == (expected.get(known.state, "again") if known else "unknown")
+        if known is not None and known.state == "accepted":
+            self.model.book(attempt, known.scopes, -known.booked)
+        if answer != "again":
             self.model.attempts[attempt] = Entry("voided", 0, ())
-        else:
-            assert answer == "again"
 
     @rule(attempt=ATTEMPTS, amount=AMOUNTS, is_later=st.booleans())
     def suspend(self, attempt: str, amount: int, is_later: bool) -> None:
-        """`is_later`: it ended after everything that was before."""
+        """`is_later`: it ended after it was freed; see `free`."""
         known = self.model.attempts.get(attempt, Entry("unknown", 0, ()))
 
-        answer = self.scripts.suspend(attempt, amount, amount // 2, _holds(SCOPES), age=-HOUR if is_later else 0)
+        answer = self.scripts.suspend(attempt, amount, amount // 2, _holds(SCOPES), age=0 if is_later else MINUTE)
 
         freed = "orphan" if is_later else "again"
         expected = {"open": "suspended", "suspense": "late", "voided": "orphan", "unknown": "orphan", "freed": freed}
@@ -148,9 +150,11 @@ class LedgerMachine(RuleBasedStateMachine):
 
         answer = self.scripts.restore(attempt, amount, _holds(SCOPES))
 
-        is_lost = known is None or (known.state in {"open", "suspense"} and amount > known.amount)
+        is_lost = (
+            known is None or known.state == "freed" or (known.state in {"open", "suspense"} and amount > known.amount)
+        )
         assert answer == ("restored" if is_lost else known and known.state)
-        if known is None:
+        if known is None or known.state == "freed":
             self.model.attempts[attempt] = Entry("open", amount, SCOPES)
         elif is_lost:
             self.model.attempts[attempt] = replace(known, amount=amount)
@@ -186,6 +190,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.settled[attempt] += 1
         elif known.state in {"settled", "accepted", "freed"}:
             assert answer == ("same" if billed == known.booked else "differs")
+            self.model.move(attempt, "settled" if answer == "same" else known.state, known.booked)
         elif known.state == "voided":
             assert answer == ("voided" if billed else "same")
         else:
@@ -193,7 +198,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(attempt=ATTEMPTS)
     def free(self, attempt: str) -> None:
+        """Half a minute after it came to suspense, that is after what ended a minute ago, and before what ends now."""
         known = self.model.attempts.get(attempt, Entry("unknown", 0, ()))
+        self.scripts.waited(attempt, MINUTE / 2)
 
         answer = self.scripts.free(attempt)[0]
 

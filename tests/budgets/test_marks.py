@@ -129,11 +129,24 @@ def test_what_one_worker_has_given_up_all_have(tmp_path: Path, clock: Clock) -> 
 
 def test_while_something_is_lost_only_what_was_lost_counts(marks: Marks, clock: Clock) -> None:
     marks.heard("a", "1:5", 7)
-    assert marks.counts("a", clock.now)
+    assert marks.counts("a", clock.now, is_new=True)
     marks.heard("a", "1:5", 3)
 
-    assert [marks.counts("a", at) for at in (clock.now - 1, clock.now)] == [True, False]
-    assert marks.counts("another", clock.now)
+    assert [marks.counts("a", at, is_new=False) for at in (clock.now - 1, clock.now)] == [True, False]
+    assert not marks.counts("a", clock.now - 1, is_new=True)
+    assert marks.counts("another", clock.now, is_new=True)
+
+
+def test_while_something_may_be_lost_nothing_new_counts(marks: Marks, clock: Clock) -> None:
+    marks.heard("a", "1:5", 7)
+    marks.doubt()
+
+    assert marks.counts("a", clock.now, is_new=False)
+    assert not marks.counts("a", clock.now, is_new=True)
+
+    marks.heard("a", "1:5", 7)
+
+    assert marks.counts("a", clock.now, is_new=True)
 
 
 def test_what_was_seen_is_known_after_a_restart_and_to_other_workers(tmp_path: Path, clock: Clock) -> None:

@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 from bank import Bank, open_bank, until
-from workers import Worker, open_worker
+from workers import Snapshot, Worker, open_worker
 
 from budgets import redis_layout
 from budgets.errors import LedgerUnavailable
@@ -72,6 +72,18 @@ async def test_what_a_dead_worker_left_is_booked_by_a_living_one(redis_url: str,
         await until(booked)
         await bank.ledger.drained()
         assert bank.ledger.counters.replays == 1
+
+
+async def test_what_was_left_lying_in_the_journal_is_sent_at_the_next_beat(redis_url: str, tmp_path: Path) -> None:
+    async with open_bank(redis_url, tmp_path, lease=0.3) as bank:
+        key = await bank.key()
+        bank.journal.append(settle("att_default_1", key.id, 250))  # and whoever was to send it has failed
+
+        async def booked() -> bool:
+            return bank.journal.depth == 0
+
+        await until(booked)
+        assert await bank.used(key) == (250, 0, 0)
 
 
 async def test_redis_that_forgot_its_scripts_is_told_them_again(redis_url: str, tmp_path: Path) -> None:
@@ -262,6 +274,33 @@ async def test_case_02_what_waits_is_sent_as_soon_as_redis_is_back_however_long_
             assert max(pauses) == SHORTEST_PAUSE
 
 
+async def test_case_05_what_an_outage_left_waiting_does_not_pass_for_what_was_lost(
+    redis_url: str, tmp_path: Path
+) -> None:
+    async with (
+        open_bank(redis_url, tmp_path / "elsewhere", running=False) as bank,
+        open_worker(redis_url, tmp_path / "here") as worker,
+    ):
+        key = await bank.key("1/day")
+        await bank.book(key, held=600, spent=250)
+        older = await Snapshot.of(bank.redis)
+        for _ in range(3):
+            await bank.book(key, held=600, spent=250)
+        await worker.ledger.look()
+        worker.wire.is_cut = True
+        for number in range(5):
+            worker.ledger._outbox.put(settle(f"att_default_{number}", key.id, 1))
+        await older.put_back(bank.redis)
+        worker.wire.when_changed()
+        worker.wire.is_cut = False
+
+        await worker.ledger.drained()
+        await worker.ledger.look()
+
+        assert await bank.used(key) == (255, 0, 0)
+        assert list(worker.ledger.behind) == ["default"]
+
+
 # What Redis never held: it cannot tell such an attempt that is new from one that was booked and forgotten
 
 
@@ -311,6 +350,50 @@ async def test_case_09_what_redis_never_held_is_not_booked_again_by_the_heir_of_
             await until(expired)
             await heir.ledger.drained()
             assert await bank.used(key) == (250, 0, 0)
+
+
+async def test_case_09_what_redis_refused_is_booked_however_long_it_refused_it(redis_url: str, tmp_path: Path) -> None:
+    async with open_bank(redis_url, tmp_path) as bank:
+        key = await bank.key()
+        await bank.redis.config_set("maxmemory", 1)
+        try:
+            bank.ledger._outbox.put(unheld(key.id))
+
+            async def refused() -> bool:
+                return bank.ledger.counters.replays > 0
+
+            await until(refused)
+        finally:
+            await bank.redis.config_set("maxmemory", 0)
+
+        await bank.ledger.drained()
+        assert await bank.used(key) == (250, 0, 0)
+
+
+async def test_case_06_what_runs_without_a_hold_is_in_suspense_when_its_worker_dies(
+    redis_url: str, tmp_path: Path
+) -> None:
+    async with open_bank(redis_url, tmp_path / "admin", running=False) as bank:
+        key = await bank.key()
+        async with open_worker(redis_url, tmp_path / "workers") as dead:
+            dead.ledger.unbooked(bank.attempt(key, 600))
+            ended = dead.ledger.unbooked(bank.attempt(key, 600))
+            ended.spent = 250
+            dead.wire.fault = "lost"
+            dead.ledger.resolve(ended)  # sent again, beside that of the other, which runs on
+
+            async def sent_again() -> bool:
+                return await bank.used(key) == (250, 0, 0) and dead.journal.depth == 1
+
+            await until(sent_again)
+
+        async with open_worker(redis_url, tmp_path / "workers") as heir:
+
+            async def adopted() -> bool:
+                return heir.ledger.counters.unbooked == 1
+
+            await until(adopted)
+            assert await bank.used(key) == (250, 0, 600)
 
 
 async def test_case_09_what_was_never_sent_is_booked_by_an_heir_however_old_it_is(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from bank import LEASES, Bank, open_bank, until
+from workers import Snapshot
 
 from budgets import redis_layout
 from budgets.errors import BudgetExceeded, LedgerBehind, LedgerUnavailable
@@ -18,25 +19,6 @@ from budgets.ledger import Reconciled
 async def bank(redis_url: str, tmp_path: Path) -> AsyncIterator[Bank]:
     async with open_bank(redis_url, tmp_path, lease=0.3) as bank:
         yield bank
-
-
-class Snapshot:
-    """What Redis holds at one moment, to be put back later: an old state that comes back."""
-
-    @classmethod
-    async def of(cls, bank: Bank) -> "Snapshot":
-        snapshot = cls()
-        snapshot.dumps = {key: await bank.redis.dump(key) for key in await bank.redis.keys()}
-        return snapshot
-
-    async def put_back(self, bank: Bank) -> None:
-        pipe = bank.redis.pipeline(transaction=True)
-        pipe.flushall()
-        for key, dump in self.dumps.items():
-            pipe.restore(key, 0, dump)
-        await pipe.execute()
-
-    dumps: dict[bytes, bytes]
 
 
 async def admits(bank: Bank, key: KeyRecord, amount: int = 1) -> bool:
@@ -51,14 +33,14 @@ async def admits(bank: Bank, key: KeyRecord, amount: int = 1) -> bool:
 async def test_case_05_what_an_old_state_lacks_comes_back_from_the_journal(bank: Bank) -> None:
     key = await bank.key("1/day")
     await bank.book(key, held=600, spent=250)
-    before = await Snapshot.of(bank)
+    before = await Snapshot.of(bank.redis)
     await bank.book(key, held=600, spent=111)
     unknown = await bank.ledger.reserve(bank.attempt(key, 70))
     unknown.sent = True
     bank.ledger.resolve(unknown)
     await bank.ledger.drained()
 
-    await before.put_back(bank)
+    await before.put_back(bank.redis)
     assert not await admits(bank, key)
 
     async def healed() -> bool:
@@ -70,10 +52,10 @@ async def test_case_05_what_an_old_state_lacks_comes_back_from_the_journal(bank:
 
 async def test_case_05_the_hold_of_a_running_attempt_is_written_again(bank: Bank) -> None:
     key = await bank.key("1/day")
-    before = await Snapshot.of(bank)
+    before = await Snapshot.of(bank.redis)
     running = await bank.ledger.reserve(bank.attempt(key, 600))
 
-    await before.put_back(bank)
+    await before.put_back(bank.redis)
 
     async def restored() -> bool:
         return await bank.used(key) == (0, 600, 0)
@@ -249,6 +231,22 @@ async def test_case_30_an_account_that_is_damaged_does_not_keep_others_from_bein
     assert await bank.used(key) == (0, 0, 600)
 
 
+async def test_case_30_an_account_that_is_damaged_does_not_keep_others_from_being_renewed(
+    redis_url: str, tmp_path: Path
+) -> None:
+    async with open_bank(redis_url, tmp_path, running=False) as bank:
+        damaged, _ = await bank.keys.create("a key", account="aaa")
+        for key in (damaged, await bank.key("1/day")):
+            await bank.ledger.reserve(bank.attempt(key, 600))
+        await bank.redis.set(redis_layout.leases("aaa"), "text")
+        await bank.let_leases_run_out()
+
+        await bank.ledger._renew()
+
+        ((_, ends),) = await bank.redis.zrange(LEASES, 0, -1, withscores=True)
+        assert ends > time.time() * 1000
+
+
 async def test_case_10_the_cost_takes_the_place_of_the_estimate_that_was_accepted_for_it(
     redis_url: str, tmp_path: Path
 ) -> None:
@@ -280,6 +278,8 @@ async def test_what_is_freed_as_not_billed_is_booked_when_it_ends_after_all(redi
         await bank.ledger.look()
         await bank.ledger.drained()
         ids = [each.attempt.id for each in (known, unknown, suspended)]
+        since = int(time.time()) - 3  # the clock of Redis cannot be moved: what the gateway's will be, less a little
+        await bank.redis.zadd(redis_layout.suspense("default"), dict.fromkeys(ids, since))
         answers = [await bank.ledger.reconcile("default", id_, None) for id_ in ids]
         assert answers == [Reconciled("resolved", 0)] * 3
         assert await bank.used(key) == (0, 0, 0)
@@ -293,3 +293,27 @@ async def test_what_is_freed_as_not_billed_is_booked_when_it_ends_after_all(redi
         await bank.ledger.drained()
         assert await bank.used(key) == (250, 0, 600)
         assert [each.attempt_id for each in await bank.ledger.suspended("default", 0, 10)] == [ids[1]]
+
+
+@pytest.mark.parametrize("skew", [-200.0, 200.0])
+async def test_case_08_what_ended_before_it_was_freed_is_told_from_what_ended_later_by_any_clock(
+    redis_url: str, tmp_path: Path, skew: float
+) -> None:
+    async with open_bank(redis_url, tmp_path, clock=lambda: time.time() + skew) as bank:
+        key = await bank.key()
+        before, after = [await bank.ledger.reserve(bank.attempt(key, 600)) for _ in range(2)]
+        before.sent = after.sent = True
+        bank.ledger.resolve(before)
+        await bank.let_leases_run_out()
+        await bank.ledger.look()
+        await bank.ledger.drained()
+        now, ids = int(time.time()), [reservation.attempt.id for reservation in (before, after)]
+        await bank.redis.zadd(redis_layout.suspense("default"), {ids[0]: now + 1, ids[1]: now - 3})
+        for id_ in ids:
+            await bank.ledger.reconcile("default", id_, None)
+
+        bank.ledger.resolve(after)
+        await bank.ledger._outbox.replay()
+
+        await bank.ledger.drained()
+        assert [each.attempt_id for each in await bank.ledger.suspended("default", 0, 10)] == ids[1:]

@@ -24,7 +24,7 @@ from workers import PATIENCE, POLICY, Fault, Message, Snapshot, Worker, open_wor
 
 from budgets import redis_layout
 from budgets.errors import BudgetExceeded, LedgerBehind, LedgerUnavailable
-from budgets.ledger import Attempt, Reservation, reserved
+from budgets.ledger import Attempt, Reconciled, Reservation, reserved
 
 ACCOUNT = "default"
 PICKS = st.integers(0, 9)
@@ -41,6 +41,8 @@ class Teller:
     running: list[Reservation] = field(default_factory=list)
     journal: dict[str, Effect] = field(default_factory=dict)
     """By attempt, what it said of it last."""
+    noted: dict[str, Effect] = field(default_factory=dict)
+    """By attempt that runs without a hold, what its heir will say of it."""
     missed: bool = False
     """Whether Redis has lost something while the worker was cut off."""
 
@@ -52,7 +54,7 @@ class Teller:
         for effect in self.journal.values():
             effect(model)
         for attempt in (each.attempt for each in self.running if each.booked):
-            model.hold(attempt.id, attempt.amount, attempt.scopes)
+            model.restore(attempt.id, attempt.amount, attempt.scopes)
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -195,8 +197,11 @@ class LedgerMachine(RuleBasedStateMachine):
             teller.running.append(reservation)
             if heard:
                 self.model.hold(id_, amount, scopes)  # I4: it fits
+            else:
+                teller.noted[id_] = methodcaller("suspend", id_, amount, 0, scopes)
         if not (heard or teller.is_cut):
             self.say(teller, id_, methodcaller("void", id_))
+            teller.journal = {each: said for each, said in teller.journal.items() if each not in teller.noted}
         self.keep_what_is_late(
             teller,
             lambda model: model.hold(id_, amount, scopes) if model.fits(amount, scopes) else None,
@@ -249,8 +254,7 @@ class LedgerMachine(RuleBasedStateMachine):
         except LedgerUnavailable:
             assert not heard or state != "open"
         else:
-            assert heard
-            assert attempt.amount == wanted
+            assert (heard, attempt.amount) == (True, wanted)
         if reservation.booked and not teller.is_cut and fault not in {"lost", "late"}:
             hold_more(self.model)
         self.keep_what_is_late(teller, hold_more)
@@ -280,11 +284,10 @@ class LedgerMachine(RuleBasedStateMachine):
             reservation.estimator = lambda _: 1
             effect = methodcaller("suspend", attempt.id, attempt.amount, min(1, attempt.amount), attempt.scopes)
         teller.running.remove(reservation)
-        says_something = reservation.sent or reservation.booked
-        teller.worker.wire.fault = fault if says_something else None
+        teller.noted.pop(attempt.id, None)
+        teller.worker.wire.fault = fault
         teller.worker.ledger.resolve(reservation)
-        if says_something:
-            self.say(teller, attempt.id, effect)
+        self.say(teller, attempt.id, effect)
         self.keep_what_is_late(teller, effect)
 
     @rule(pick=PICKS)
@@ -307,8 +310,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.do(self._connect_again(self.tellers[who]))
 
     async def _connect_again(self, teller: Teller) -> None:
-        teller.worker.wire.is_cut = False
-        teller.missed = False
+        teller.worker.wire.is_cut = teller.missed = False
         teller.worker.wire.when_changed()
         teller.tell_all(self.model)
         await self.heal()
@@ -323,7 +325,8 @@ class LedgerMachine(RuleBasedStateMachine):
         dead = self.tellers[who]
         await dead.worker.die()
         self.orphans |= {each.attempt.id for each in dead.running}
-        heir = self.tellers[who] = Teller(await self.open_worker(), journal=dead.journal)
+        self.overruns |= set(dead.noted)  # which may have been given more since
+        heir = self.tellers[who] = Teller(await self.open_worker(), journal=dead.journal | dead.noted)
         heir.tell_all(self.model)
         await self.heal()
 
@@ -372,7 +375,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.is_irrecoverable = True
 
     def unbilled(self) -> list[str]:
-        return [id_ for id_ in self.waiting("suspense") if not self.bill.get(id_)]
+        return [id_ for id_ in self.known("suspense") if not self.bill.get(id_)]
 
     @rule(pick=PICKS)
     @precondition(lambda self: self.unbilled())
@@ -380,9 +383,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.do(self._free(picked(self.unbilled(), pick)))
 
     async def _free(self, attempt: str) -> None:
-        told = await self.bank.ledger.reconcile(ACCOUNT, attempt, None)
-        assert (told.outcome, told.booked) == ("resolved", 0)
-        self.model.free(attempt)
+        if is_running := attempt not in self.waiting("suspense"):  # and ends seconds after it came to suspense
+            await self.bank.redis.zadd(redis_layout.suspense(ACCOUNT), {attempt: 1}, xx=True)
+        assert await self.bank.ledger.reconcile(ACCOUNT, attempt, None) == Reconciled("resolved", 0)
+        self.model.free(attempt, was_running=is_running)
         self.is_irrecoverable = True
 
     # What Redis loses
@@ -411,6 +415,7 @@ class LedgerMachine(RuleBasedStateMachine):
     async def _tell_again(self) -> None:
         for teller in self.tellers:
             teller.missed = teller.is_cut
+        self.is_irrecoverable |= any(teller.is_cut for teller in self.tellers)  # what it told is with it alone
         for teller in self.connected:
             teller.worker.wire.when_changed()
             teller.tell_all(self.model)

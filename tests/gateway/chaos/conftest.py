@@ -7,6 +7,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.chaos.world import World, WorldFactory
+from tests.gateway.chaos.forger import Forger
 
 SEED = 7
 
@@ -21,3 +22,11 @@ async def world() -> AsyncIterator[World]:
 @pytest.fixture
 def world_factory() -> WorldFactory:
     return functools.partial(World, seed=SEED)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def forger(world: World) -> AsyncIterator[Forger]:
+    """Of an account of its own, which nobody looks at afterwards."""
+    key = await world.create_key()
+    yield Forger(world, key)
+    world.keys.remove(key)

@@ -5,6 +5,7 @@ import pytest
 from gateway.chaos.leaks import Leaks
 from gateway.chaos.load import chat
 from gateway.chaos.world import World, WorldFactory
+from tests.gateway.chaos.forger import Forger
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -38,3 +39,25 @@ async def test_a_hold_that_does_not_go_away_is_a_leak(world: World, monkeypatch:
 
     assert not leaks.outcome.kept
     assert f"{key.account} still holds" in leaks.outcome.violations[0]
+
+
+async def test_what_an_attempt_leaves_is_a_leak(world: World, forger: Forger, monkeypatch: pytest.MonkeyPatch) -> None:
+    leaks = Leaks()
+    monkeypatch.setattr(world, "keys", [forger.key])
+    await forger.attempt("att_forged", "settled 5")
+    await leaks.look(world)
+
+    assert [text.partition(": ")[0] for text in leaks.outcome.violations] == [forger.key.account]
+    assert leaks.outcome.violations[0].endswith("attempt:att_forged is kept for ever")
+
+
+async def test_a_hold_in_a_day_alone_is_a_leak(world: World, forger: Forger, monkeypatch: pytest.MonkeyPatch) -> None:
+    leaks = Leaks()
+    monkeypatch.setattr(world, "keys", [forger.key])
+    monkeypatch.setattr(World, "one_lease", 0.0)
+    await forger.periods(f"key:{forger.key.id}", day86400="0 5 0")
+    await leaks.look(world)
+
+    assert leaks.outcome.violations == [
+        f"{forger.key.account}: {forger.key.account} still holds {{'key:{forger.key.id} day:86400': 5}}"
+    ]

@@ -8,10 +8,11 @@ from bank import until
 
 from budgets.errors import LedgerUnavailable
 from gateway.chaos import watch as watch_module
-from gateway.chaos.books import Books
+from gateway.chaos.books import Books, Money
 from gateway.chaos.load import chat
 from gateway.chaos.watch import Watch, watching
 from gateway.chaos.world import World
+from tests.gateway.chaos.forger import Forger
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -42,13 +43,26 @@ async def test_books_that_are_wrong_are_seen_to_be(world: World) -> None:
     assert f"{key.account}: billed 5" in watch.violations[-1]
 
 
+async def test_those_that_may_lack_something_are_seen_to_have_too_much(world: World, forger: Forger) -> None:
+    account = forger.key.account
+    with world.provider.bill.path.open("a") as bill:
+        bill.write(json.dumps({"attempt": f"att_{account}_forged", "nano_usd": 5}) + "\n")
+    async with watching(world, lacking=[account]) as watch:
+        await seen(watch, 2)
+        assert watch.violations == []
+        await forger.periods("account", lifetime="6 0 0")
+        await seen(watch, watch.samples + 2)
+
+    assert f"{account}: {Money(6, 0, 0)} spent" in watch.violations[-1]
+
+
 async def test_while_redis_is_away_there_is_nothing_to_see(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     key = await world.create_key()
     in_vain, look = Counter[str](), world.look
 
-    async def look_and_count(account: str) -> list[str]:
+    async def look_and_count(account: str, *, may_lack: bool) -> list[str]:
         try:
-            return await look(account)
+            return await look(account, may_lack=may_lack)
         except LedgerUnavailable:
             in_vain[account] += 1
             raise
