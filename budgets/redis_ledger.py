@@ -290,7 +290,7 @@ class RedisLedger:
         """Renew the leases of what is running, send again what failed, take over what dead workers left; for ever."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._outbox.run(), name="ledger: send again")
+                tasks.create_task(self._each_beat(self._outbox.run), name="ledger: send again")
                 tasks.create_task(self._restore(), name="ledger: bring back what was lost")
                 tasks.create_task(self._each_beat(self._renew), name="ledger: renew")
                 tasks.create_task(self._each_beat(self._reap), name="ledger: reap")

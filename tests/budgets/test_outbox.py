@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 import resource
 import time
 from collections.abc import Iterator
@@ -84,6 +85,30 @@ async def test_what_was_left_lying_in_the_journal_is_sent_at_the_next_beat(redis
 
         await until(booked)
         assert await bank.used(key) == (250, 0, 0)
+
+
+async def test_an_error_of_ours_does_not_end_the_sending(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rounds = itertools.count()
+    send_again = Outbox._send_again
+
+    async def fails_at_first(outbox: Outbox) -> None:
+        if next(rounds) == 0:
+            raise RuntimeError("a mistake")
+        await send_again(outbox)
+
+    monkeypatch.setattr(Outbox, "_send_again", fails_at_first)
+    async with open_bank(redis_url, tmp_path, lease=0.3) as bank:
+        key = await bank.key()
+        bank.journal.append(settle("att_default_1", key.id, 250))
+
+        async def booked() -> bool:
+            return bank.journal.depth == 0
+
+        await until(booked)
+        assert await bank.used(key) == (250, 0, 0)
+        assert "a mistake" in caplog.text
 
 
 async def test_redis_that_forgot_its_scripts_is_told_them_again(redis_url: str, tmp_path: Path) -> None:
