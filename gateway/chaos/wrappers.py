@@ -23,6 +23,8 @@ Method = Callable[..., Any]
 
 SENT: dict[str, Point] = {"reserve": "reserve sent", "settle": "settle sent", "reap": "during reap"}
 """By the script's name."""
+BACKGROUND = "ledger: "
+"""How the names of the ledger's own tasks begin (`RedisLedger.run`): nobody cancels them but the end of the process."""
 
 
 class Injected(Exception):
@@ -70,7 +72,7 @@ class Breaker:
                 time.sleep(fault.seconds)
             case "cancel":
                 task = asyncio.current_task()
-                if task is not None:
+                if task is not None and not task.get_name().startswith(BACKGROUND):
                     task.cancel()
             case "exception":
                 raise error

@@ -39,6 +39,15 @@ async def test_a_task_is_cancelled_where_it_stands(breaker: Breaker, tmp_path: P
     assert task.cancelled()
 
 
+async def test_the_ledgers_own_tasks_are_not_cancelled_for_nobody_does(breaker: Breaker, tmp_path: Path) -> None:
+    points.arm(tmp_path, Fault(1, "settle sent", "cancel"))
+    task = asyncio.create_task(breaker.here("settle sent"), name="ledger: send again")
+    await asyncio.wait([task])
+
+    assert not task.cancelled()
+    assert breaker.due("settle sent") is None
+
+
 @pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.parametrize("point", POINTS)
 async def test_every_point_is_come_to(world: World, point: Point) -> None:
