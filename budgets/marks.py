@@ -55,7 +55,7 @@ class Marks:
 
     def __init__(self, path: Path, clock: Callable[[], float]) -> None:
         self._path = path
-        self._clock = clock
+        self.clock = clock
         self._marks = {account: _Mark(era, count, is_read=False) for account, (era, count) in _read(path).items()}
         self._changed = False
 
@@ -139,7 +139,7 @@ class Marks:
                 mark.count = NEVER
 
     def _noticed(self, account: str, mark: _Mark, count: int) -> bool:
-        now, loss = self._clock(), mark.loss
+        now, loss = self.clock(), mark.loss
         if loss is None:
             mark.loss = _Loss(since=now, looked_at=now, lowest=count, waited=0)
             logger.error("Redis has lost what was spent last in the account %s; callers with a limit wait", account)

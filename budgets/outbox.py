@@ -7,7 +7,6 @@ where Redis may have lost it: a failover loses what its replica had not got, a c
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -17,6 +16,7 @@ from budgets import redis_layout
 from budgets.errors import JournalUnavailable, LedgerUnavailable
 from budgets.journal import Journal
 from budgets.ledger import LedgerCounters, Resolution
+from budgets.marks import Marks
 from budgets.money import MAX_NANO
 from budgets.news import News
 from budgets.redis_connection import RedisConnection, load_script
@@ -35,27 +35,25 @@ class Outbox:
     """Sends resolutions without anyone waiting for it. `answered` is told each one's outcome, as the script names it,
     and which step of its account's era it was, where it changed anything.
 
-    `tombstone` is how many seconds Redis remembers an attempt that is closed; `counts` tells whether an entry, which
-    may be new to every server, is a step of its account's era (see `Marks.counts`).
+    `tombstone` is how many seconds Redis remembers an attempt that is closed. `marks`, of which only this is asked, say
+    what is a step of its account's era; their clock is the one that tells each entry's `at`.
     """
 
     def __init__(
         self,
         connection: RedisConnection,
         journal: Journal,
+        marks: Marks,
         *,
         tombstone: float,
         counters: LedgerCounters,
         answered: Callable[[Resolution, bytes, int | None], None],
-        counts: Callable[[Resolution, bool], bool] = lambda _, __: True,
     ) -> None:
         self._connection = connection
         self._journal = journal
+        self._marks = marks
         self._tombstone_ms = round(tombstone * 1000)
         self._counters = counters
-        self._counts = counts
-        self.clock: Callable[[], float] = time.time
-        """The one that tells each entry's `at`."""
         self._tell = answered
         self._scripts = {kind: load_script(kind) for kind in ("settle", "void", "suspend")}
         self._in_flight: dict[str, Resolution] = {}
@@ -150,10 +148,10 @@ class Outbox:
             return entry.attempt_id, self._tombstone_ms
         was_known = entry.booked or entry.tried or entry.attempt_id in self._replayed
         latest = int(entry.at * 1000) + self._tombstone_ms if was_known else FOR_EVER
-        steps = int(self._counts(entry, is_new))
+        steps = int(self._marks.counts(entry.account, entry.at, is_new=is_new))
         if entry.kind == "settle":
             return entry.attempt_id, entry.spent, entry.holds, self._tombstone_ms, latest, steps
-        facts = (entry.key_id, entry.price_version, entry.model, max(0, int((self.clock() - entry.at) * 1000)))
+        facts = (entry.key_id, entry.price_version, entry.model, max(0, int((self._marks.clock() - entry.at) * 1000)))
         return entry.attempt_id, entry.amount, entry.estimate, entry.holds, latest, steps, *facts
 
     def _answered(self, entry: Resolution, is_new: bool, answer: "asyncio.Future[Any]") -> None:

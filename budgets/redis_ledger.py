@@ -85,12 +85,11 @@ class RedisLedger:
         self._outbox = Outbox(
             connection,
             journal,
+            marks,
             tombstone=policy.tombstone,
             counters=self.counters,
-            counts=lambda entry, is_new: marks.counts(entry.account, entry.at, is_new=is_new),
             answered=self._resolved,
         )
-        self._outbox.clock = clock
         self._scripts = {name: load_script(name) for name in SCRIPTS}
         self._running: dict[str, Reservation] = {}  # by attempt id, those whose lease is to be renewed
         self._remaining: dict[str, NanoUSD] = {}  # by key id, the one heard of last at the end

@@ -5,8 +5,9 @@ import contextlib
 import logging
 import os
 import random
+import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -177,12 +178,12 @@ class Gateway:
             stack.push_async_callback(self._upstream.close)
             stack.push_async_callback(self._connection.close)
             await self._connect()
-            async with asyncio.TaskGroup() as tasks:
-                background = [tasks.create_task(self._ledger.run()), tasks.create_task(self._sample())]
-                yield
-                await self._drained()
-                for task in background:
-                    task.cancel()
+            background = [asyncio.create_task(self._ledger.run()), asyncio.create_task(self._sample())]
+            for task in background:
+                task.add_done_callback(_stop_without)
+            stack.push_async_callback(_cancelled, background)
+            yield
+            await self._drained()
 
     async def _connect(self) -> None:
         try:
@@ -216,6 +217,19 @@ class Gateway:
     async def _scrape(self) -> bytes:
         self._take_sample()
         return await exposition(self._metrics, self._budget_rows.read)
+
+
+def _stop_without(task: "asyncio.Task[None]") -> None:
+    """Background work never ends by itself: where it does, have this worker stop, so that another takes its place."""
+    if not task.cancelled():
+        _logger.critical("this worker stops, for its background work has failed", exc_info=task.exception())
+        signal.raise_signal(signal.SIGTERM)
+
+
+async def _cancelled(tasks: "Sequence[asyncio.Task[None]]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
 
 
 def _ledger_policy(settings: Settings) -> LedgerPolicy:

@@ -35,6 +35,7 @@ class Bank:
     redis: Redis
     connection: RedisConnection
     journal: Journal
+    marks: Marks
     ledger: RedisLedger
     keys: KeyStore
     _name: str = field(default_factory=lambda: secrets.token_hex(4))
@@ -108,7 +109,7 @@ async def open_bank(
     ledger = RedisLedger(connection, journal, marks, LedgerPolicy(lease, 3600, accept_after), clock)
     work = asyncio.create_task(ledger.run()) if running else None
     try:
-        yield Bank(client, connection, journal, ledger, KeyStore(client, b"pepper"))
+        yield Bank(client, connection, journal, marks, ledger, KeyStore(client, b"pepper"))
     finally:
         if work is not None:
             work.cancel()

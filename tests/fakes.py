@@ -28,6 +28,8 @@ Step: TypeAlias = bytes | asyncio.Event | Ending
 Answer: TypeAlias = Sequence[Step]
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 5, "total_tokens": 16}
+COST = 11 * 100 + 5 * 400
+"""Nano-USD: what `USAGE` comes to at `small`, 0.10 and 0.40 USD per million tokens."""
 
 
 def head(status: int = 200, **headers: str) -> bytes:

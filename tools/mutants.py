@@ -148,6 +148,8 @@ def _tokens(code: str) -> Iterator[tuple[int, int, str]]:
             yield from ((*token.span(), f'"{other}"') for other in _other_strings(text[1:-1]))
         elif token["number"]:
             yield from ((*token.span(), str(int(text) + step)) for step in (1, -1) if int(text) + step >= 0)
+        elif text == "+" and code[token.end() :].startswith(" 0"):  # makes a number of a text, as `- 0` would
+            pass
         elif text in SWAPS and not (text == "-" and previous in ("", "=", "(", ",", "return", "or", "and")):
             yield (*token.span(), SWAPS[text])
         elif text == "-":

@@ -83,10 +83,9 @@ async def _bookkeeper(world: World) -> AsyncIterator[RedisLedger]:
     """A ledger to reserve with."""
     connection = RedisConnection(world.redis_url)
     journal = Journal(world.folder / "once", "bookkeeper")
-    marks = Marks(world.folder / "once" / "marks.json", time.time)
     await connection.connect()
     try:
-        yield RedisLedger(connection, journal, marks, LedgerPolicy(LEASE, LEASE), time.time)
+        yield RedisLedger(connection, journal, _marks(world), LedgerPolicy(LEASE, LEASE), time.time)
     finally:
         await connection.close()
         journal.close()
@@ -97,7 +96,7 @@ async def _senders(world: World) -> AsyncIterator[list[Sender]]:
     """All of them, sending again what failed until it is acknowledged."""
     connections = [RedisConnection(world.redis_url) for _ in range(SENDERS)]
     journals = [Journal(world.folder / "once", f"sender-{number}") for number in range(SENDERS)]
-    senders = [_sender(connection, journal) for connection, journal in zip(connections, journals, strict=True)]
+    senders = [_sender(world, *wires) for wires in zip(connections, journals, strict=True)]
     await asyncio.gather(*(connection.connect() for connection in connections))
     running = [asyncio.create_task(sender.outbox.run()) for sender in senders]
     try:
@@ -111,14 +110,18 @@ async def _senders(world: World) -> AsyncIterator[list[Sender]]:
             journal.close()
 
 
-def _sender(connection: RedisConnection, journal: Journal) -> Sender:
+def _sender(world: World, connection: RedisConnection, journal: Journal) -> Sender:
     answers: Counter[bytes] = Counter()
 
     def count(entry: Resolution, outcome: bytes, *_: object) -> None:
         answers[outcome] += 1
 
-    outbox = Outbox(connection, journal, tombstone=LEASE, counters=LedgerCounters(), answered=count)
+    outbox = Outbox(connection, journal, _marks(world), tombstone=LEASE, counters=LedgerCounters(), answered=count)
     return Sender(outbox, answers)
+
+
+def _marks(world: World) -> Marks:
+    return Marks(world.folder / "once" / "marks.json", time.time)
 
 
 async def _settle(senders: Sequence[Sender], entry: Resolution) -> Counter[bytes]:

@@ -12,6 +12,8 @@ from gateway.chaos.outcome import Outcome
 from gateway.chaos.promises import Results
 
 SOURCE = Path(__file__).parents[2]
+PAGE = "docs/promises.md"
+"""Where the page lies in the repository."""
 HEAD = """\
 # The promises, put to the proof
 
@@ -92,10 +94,10 @@ def verdict(outcome: Outcome) -> str:
 
 
 def commit() -> str:
-    """What was tested: the commit, and whether anything was changed since."""
+    """What was tested: the commit, and whether anything was changed since; the page that tells it is not tested."""
     try:
         name = _git("rev-parse", "--short=12", "HEAD")
-        return f"{name}, with changes" if _git("status", "--porcelain") else name
+        return f"{name}, with changes" if _git("status", "--porcelain", "--", ".", f":!{PAGE}") else name
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

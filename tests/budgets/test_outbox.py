@@ -17,6 +17,7 @@ from budgets.errors import LedgerUnavailable
 from budgets.journal import Journal
 from budgets.keys import KeyRecord
 from budgets.ledger import LedgerCounters, Resolution
+from budgets.marks import Marks
 from budgets.outbox import SHORTEST_PAUSE, Outbox
 from budgets.redis_connection import RedisConnection
 
@@ -182,6 +183,7 @@ async def test_the_answer_to_a_void_does_not_acknowledge_the_settle_that_took_it
     outbox = Outbox(
         cast(RedisConnection, redis),
         journal,
+        Marks(tmp_path / "marks.json", time.time),
         tombstone=3600,
         counters=LedgerCounters(),
         answered=lambda _, outcome, __: told.append(outcome),
@@ -218,6 +220,7 @@ async def test_case_05_what_was_acknowledged_lately_is_sent_again_and_counts_onc
         outbox = Outbox(
             bank.connection,
             bank.journal,
+            bank.marks,
             tombstone=3600,
             counters=LedgerCounters(),
             answered=lambda _, outcome, __: outcomes.append(outcome),

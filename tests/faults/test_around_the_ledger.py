@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from fakes import COST
 from running import ADMIN_KEY, Key, Running, running
 from test_project import ADMIN, BODIES, DOORS, KEYS, ROOT
 
 from budgets.ledger import Reservation
 from gateway.upstream.http import Upstream
 
-COST = 11 * 100 + 5 * 400
-"""Nano-USD that an ordinary answer of the provider costs."""
 OTHER_PROGRAMS = ("gateway/cli", "gateway/chaos", "gateway/sandbox", "gateway/process.py", "gateway/children.py")
 """They run beside the gateway, and serve none of its callers."""
 

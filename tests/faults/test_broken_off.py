@@ -6,13 +6,11 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 import pytest_asyncio
-from fakes import DONE, LAST_CHUNK, STREAM_HEAD, Ending, Step, chunked, delta, usage_event
+from fakes import COST, DONE, LAST_CHUNK, STREAM_HEAD, Ending, Step, chunked, delta, usage_event
 from running import Key, Money, Running, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-COST = 11 * 100 + 5 * 400
-"""Nano-USD that the usage of a whole answer comes to."""
 OUTPUT = 400
 """Nano-USD that an output token costs; an event counts as one."""
 EVENTS = [delta("Once"), delta(" upon"), delta(" a"), delta(" time"), delta(finish="stop"), usage_event(), DONE]

@@ -17,13 +17,11 @@ from typing import Any, Literal
 import httpx
 import pytest
 import pytest_asyncio
-from fakes import STREAM_HEAD, USAGE, Answer, Ending, chunked, completion, delta, error, stream, whole
+from fakes import COST, STREAM_HEAD, USAGE, Answer, Ending, chunked, completion, delta, error, stream, whole
 from running import Key, Running, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-COST = 11 * 100 + 5 * 400
-"""Nano-USD that an ordinary answer of the provider costs, by its own bill."""
 PATIENCE = 20.0
 HASTY = {"first_byte_timeout": 0.1, "idle_timeout": 0.1, "drain": 0.05, "max_attempts": 2}
 """Seconds; a provider that hangs is not waited for long."""

@@ -3,8 +3,6 @@
 Redis is a real server under libfaketime. The gateway's own clock is the true one, or the test's.
 """
 
-import asyncio
-import itertools
 import tempfile
 import time
 from calendar import timegm
@@ -17,13 +15,13 @@ from pathlib import Path
 import pytest
 import redis
 from bank import Bank, Server, open_bank, until
-from running import Key, Running, running
+from callers import crowd
+from fakes import COST
+from running import running
 
 from budgets.errors import BudgetExceeded, LedgerUnavailable
 from budgets.keys import KeyRecord
 
-COST = 11 * 100 + 5 * 400
-"""Nano-USD that an ordinary answer of the provider costs."""
 HOUR = 3600
 DAY = 24 * HOUR
 LIMIT = 4
@@ -76,47 +74,12 @@ def server() -> Iterator[JumpingServer]:
 # Redis alone jumps, and the gateway's clock is the true one
 
 
-@dataclass
-class Load:
-    """One caller who asks again and again, until it is enough."""
-
-    gateway: Running
-    key: Key
-    statuses: list[int] = field(default_factory=list)
-    enough: bool = False
-
-    async def go_on(self) -> None:
-        for turn in itertools.count():
-            if self.enough:
-                break
-            self.statuses.append((await self.gateway.chat(self.key, stream=turn % 2 == 0)).status_code)
-
-    async def hears(self, status: int) -> None:
-        """Wait until the caller is answered with this status, and with nothing else any more."""
-
-        async def only() -> bool:
-            return self.statuses[-4:] == [status] * 4
-
-        await until(only)
-
-
-@asynccontextmanager
-async def under_load(gateway: Running, *keys: Key) -> AsyncIterator[list[Load]]:
-    loads = [Load(gateway, key) for key in keys]
-    async with asyncio.TaskGroup() as group:
-        for load in loads:
-            group.create_task(load.go_on())
-        yield loads
-        for load in loads:
-            load.enough = True
-
-
 @pytest.mark.parametrize("ahead", [HOUR, -HOUR, DAY, -DAY, 31 * DAY, -31 * DAY])
 async def test_case_08_a_clock_that_jumps_far_refuses_who_has_a_limit_and_counts_everything_once(
     server: JumpingServer, tmp_path: Path, ahead: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(server.url, tmp_path) as gateway:
-        async with under_load(gateway, await gateway.create_key("1/day"), await gateway.create_key()) as (capped, free):
+        async with crowd(gateway, await gateway.create_key("1/day"), await gateway.create_key()) as (capped, free):
             await capped.hears(200)
             server.jump(ahead)
             await capped.hears(503)
@@ -127,8 +90,8 @@ async def test_case_08_a_clock_that_jumps_far_refuses_who_has_a_limit_and_counts
 
         assert set(capped.statuses) == {200, 503}
         assert set(free.statuses) == {200}
-        for load in (capped, free):
-            assert await gateway.spent(load.key) == COST * load.statuses.count(200)
+        for caller in (capped, free):
+            assert await gateway.spent(caller.key) == COST * caller.served
         assert refused.json()["error"]["code"] == "ledger_unavailable"
         assert "clocks" in caplog.text
         assert ready.status_code == 503
@@ -136,7 +99,7 @@ async def test_case_08_a_clock_that_jumps_far_refuses_who_has_a_limit_and_counts
 
 async def test_case_08_a_clock_that_goes_a_little_wrong_troubles_nobody(server: JumpingServer, tmp_path: Path) -> None:
     async with running(server.url, tmp_path) as gateway:
-        async with under_load(gateway, await gateway.create_key("1/lifetime")) as (capped,):
+        async with crowd(gateway, await gateway.create_key("1/lifetime")) as (capped,):
             for ahead in (240, -240, 120, 0):
                 server.jump(ahead)
                 await capped.hears(200)

@@ -1,62 +1,14 @@
 """Redis loses what it had while requests go on: no limit is had twice, and what was spent is told again."""
 
-import asyncio
-import itertools
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from bank import until
+from callers import crowd
+from fakes import COST
 from redis.asyncio import Redis
-from running import Key, Running, running
+from running import running
 from workers import Snapshot
 
 from budgets.money import from_usd
-
-COST = 11 * 100 + 5 * 400
-"""Nano-USD that an ordinary answer of the provider costs."""
-
-
-@dataclass
-class Caller:
-    """Asks again and again, until it is enough."""
-
-    gateway: Running
-    key: Key
-    statuses: list[int] = field(default_factory=list)
-    enough: bool = False
-
-    async def go_on(self) -> None:
-        for turn in itertools.count():
-            if self.enough:
-                break
-            self.statuses.append((await self.gateway.chat(self.key, stream=turn % 2 == 0)).status_code)
-
-    async def hears(self, status: int) -> None:
-        """Wait until it is answered with this status a few times."""
-        heard = len(self.statuses)
-
-        async def often() -> bool:
-            return self.statuses[heard:].count(status) >= 4
-
-        await until(often)
-
-    @property
-    def served(self) -> int:
-        return self.statuses.count(200)
-
-
-@asynccontextmanager
-async def crowd(gateway: Running, *keys: Key) -> AsyncIterator[list[Caller]]:
-    """Callers who are over when the body is, with their last answers."""
-    callers = [Caller(gateway, key) for key in keys]
-    async with asyncio.TaskGroup() as group:
-        for caller in callers:
-            group.create_task(caller.go_on())
-        yield callers
-        for caller in callers:
-            caller.enough = True
 
 
 async def test_case_07_an_older_state_lets_nobody_spend_twice_and_mends_itself(redis_url: str, tmp_path: Path) -> None:

@@ -10,15 +10,11 @@ import pytest
 import redis
 import uvloop
 from bank import until
-from fakes import LAST_CHUNK, STREAM_HEAD, chunked, delta, stream
+from fakes import COST, LAST_CHUNK, STREAM_HEAD, chunked, delta, stream
 from gateway_process import GatewayProcess
 from gateway_process import until as until_true
 from running import Key, LedgerServer, Running, ledger_server, running
 
-from budgets.money import NanoUSD
-
-COST: NanoUSD = 11 * 100 + 5 * 400
-"""What the usual answer of the stand-in provider costs at `small`."""
 AWAY = (503, "ledger_unavailable", "1", "true")
 """What a caller with a limit is told: status, code, retry-after, x-should-retry."""
 

@@ -13,14 +13,12 @@ import hiredis
 import httpx
 import pytest
 from bank import until
-from fakes import completion
+from fakes import COST, completion
 from redis.asyncio import Redis
 from running import Key, Running, running
 
 from gateway.chaos.redis_server import RedisServer
 
-COST = 11 * 100 + 5 * 400
-"""Nano-USD that an ordinary answer of the provider costs."""
 INCOMPLETE = object()
 
 CANNOT_SERVE = [

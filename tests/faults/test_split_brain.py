@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 from bank import until
+from fakes import COST
 from running import Key, Running, running
 
 from gateway.chaos.redis_server import RedisServer
-
-COST = 11 * 100 + 5 * 400
-"""Nano-USD that an ordinary answer of the provider costs."""
 
 
 @pytest.fixture

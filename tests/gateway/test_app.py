@@ -1,15 +1,16 @@
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from fakes import DONE, LAST_CHUNK, broken_stream, completion, delta, usage_event
+from fakes import COST, DONE, LAST_CHUNK, broken_stream, completion, delta, usage_event
 from redis.asyncio import Redis
 from running import Key, ledger_server, running
 
-COST = 11 * 100 + 5 * 400
+from budgets.redis_ledger import RedisLedger
 
 CREATE = """
 import io, json, sys
@@ -103,3 +104,21 @@ async def test_what_the_ledger_did_not_take_is_booked_by_the_next_gateway(
         async with running(ledger.url, tmp_path), asyncio.timeout(20):
             while await spent(ledger.url, key) != COST:
                 pass
+
+
+async def test_a_worker_without_its_background_work_stops_so_that_another_takes_its_place(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, told = asyncio.Event(), asyncio.Event()
+
+    async def breaks(_: RedisLedger) -> None:
+        await broken.wait()
+        raise RuntimeError("nobody thought of this")
+
+    monkeypatch.setattr(RedisLedger, "run", breaks)
+    async with running(redis_url, tmp_path) as gateway:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: (gateway.stop(), told.set()))
+        broken.set()
+        await asyncio.wait_for(told.wait(), 10)
+
+    assert "nobody thought of this" in caplog.text

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from bank import Bank, open_bank
-from fakes import DONE, Ending, broken_stream, delta, usage_event
+from fakes import COST, DONE, Ending, broken_stream, delta, usage_event
 from running import Running, ledger_server, running
 
 from budgets import redis_layout
@@ -17,7 +17,6 @@ from gateway.auth import MAX_KEY_BYTES, OUTAGE, Caller, Callers, key_in
 from gateway.errors import KeyNotUsable, NoKey, SeveralKeys, UnknownKey
 
 KEY = b"sk-pm-default-" + b"x" * 43
-COST = 11 * 100 + 5 * 400
 HOLD_FOR = 2.0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from fakes import (
+    COST,
     DONE,
     STREAM_HEAD,
     USAGE,
@@ -25,8 +26,6 @@ from running import Money, Running, ledger_server, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-COST = 11 * 100 + 5 * 400
-"""Nano-USD: what `USAGE` comes to at `small`, 0.10 and 0.40 USD per million tokens."""
 COST_LARGE = 11 * 3_000 + 5 * 15_000
 
 

@@ -9,7 +9,19 @@ import pytest
 import pytest_asyncio
 import redis
 from bank import until
-from fakes import DONE, LAST_CHUNK, STREAM_HEAD, Answer, Ending, broken_stream, chunked, delta, stream, usage_event
+from fakes import (
+    COST,
+    DONE,
+    LAST_CHUNK,
+    STREAM_HEAD,
+    Answer,
+    Ending,
+    broken_stream,
+    chunked,
+    delta,
+    stream,
+    usage_event,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import Key, Money, Running, ledger_server, running
@@ -37,8 +49,6 @@ STEP = 100
 """Tokens of an instalment."""
 OUT = 400
 """Nano-USD: a token of output at `small`."""
-COST = 11 * 100 + 5 * OUT
-"""What `USAGE` comes to there."""
 LONG = 16_000
 """Tokens: the output cap of the streams here, far more than they come to."""
 

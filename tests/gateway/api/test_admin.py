@@ -9,7 +9,6 @@ from running import ADMIN_KEY, Key, Running, ledger_server, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-COST = 11 * 100 + 5 * 400
 HARD = "Prove rigorously, by strong induction, that every integer above one is a product of primes; discuss uniqueness."
 
 

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 import redis
 from bank import until
-from fakes import completion
+from fakes import COST, completion
 from running import ADMIN_KEY, Key, Money, Running, ledger_server, running
 
 from budgets import redis_layout
@@ -16,7 +16,6 @@ from budgets.money import MAX_NANO, to_usd
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-COST = 11 * 100 + 5 * 400
 ATTEMPT = "att_default_0123456789ab000001"
 NOT_BILLED: dict[str, Any] = {"provider": "acme", "until": 1, "attempts": [ATTEMPT]}
 

@@ -1,5 +1,8 @@
 """The page of results."""
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from gateway.chaos import report
@@ -44,6 +47,21 @@ def test_it_explains_every_promise() -> None:
 
     assert [name for name in NAMES if f"**{name}**" not in text] == []
     assert "violated\n" not in text
+
+
+def test_the_page_itself_is_no_change_of_what_was_tested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "SOURCE", tmp_path)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / report.PAGE).write_text("as it was")
+    (tmp_path / "code.py").write_text("as it was")
+    for command in ("init -q", "add .", "-c user.name=a -c user.email=a@example.com commit -qm first"):
+        subprocess.run(["git", "-C", tmp_path, *command.split()], check=True)
+    name = commit()
+
+    (tmp_path / report.PAGE).write_text("as it is now")
+    assert commit() == name
+    (tmp_path / "code.py").write_text("as it is now")
+    assert commit() == f"{name}, with changes"
 
 
 def test_outside_a_repository_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
