@@ -45,6 +45,7 @@ GUESSES_REMEMBERED = 30 * 86_400
 """Seconds for which the cost can still replace an estimate that was accepted, or nothing where no bill was found."""
 SCRIPTS = ("reserve", "extend", "renew", "restore", "reap", "status", "suspense", "reconcile", "confirm")
 UNREADABLE = "Redis answered what cannot be read"
+CONTRADICTION = "what is held or in suspense is not what its attempts hold"
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +94,8 @@ class RedisLedger:
         self._scripts = {name: load_script(name) for name in SCRIPTS}
         self._running: dict[str, Reservation] = {}  # by attempt id, those whose lease is to be renewed
         self._remaining: dict[str, NanoUSD] = {}  # by key id, the one heard of last at the end
+        self.damaged: Mapping[str, str] = {}
+        """The accounts whose ledger cannot be used, or contradicts itself, each with what is wrong."""
         self._doubtful = asyncio.Event()  # Redis may lack what it acknowledged
         connection.when_changed = self._doubt
 
@@ -370,10 +373,25 @@ class RedisLedger:
         await _each(self._reap_account, await self.accounts())
 
     async def _reap_account(self, account: str) -> None:
+        try:
+            is_contradictory = await self._tend(account)
+        except ScriptFailed as exc:
+            self._found(account, str(exc))
+        else:
+            self._found(account, CONTRADICTION if is_contradictory else "")
+
+    def _found(self, account: str, fault: str) -> None:
+        if fault and fault != self.damaged.get(account):
+            logger.error("the ledger of the account %s is damaged: %s", account, fault)
+        self.damaged = {name: told for name, told in {**self.damaged, account: fault}.items() if told}
+
+    async def _tend(self, account: str) -> bool:
+        """Whether the account's sums contradict its attempts."""
         accept_after = self._policy.accept_after
+        is_contradictory = False
         most = BATCH
         while most == BATCH:
-            reaped, accepted, era, count = await self._script(
+            reaped, accepted, era, count, is_contradictory = await self._script(
                 "reap",
                 redis_layout.leases(account),
                 BATCH,
@@ -386,6 +404,7 @@ class RedisLedger:
             self.counters.reaped += reaped
             self.counters.accepted += accepted
             most = max(reaped, accepted)
+        return bool(is_contradictory)
 
     def _heard_mark(self, account: str, era: bytes, count: int) -> None:
         if self._marks.heard(account, era.decode(), count):

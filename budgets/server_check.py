@@ -9,6 +9,8 @@ from typing import Any
 
 from redis import Redis, RedisError, ResponseError
 
+from budgets.windows import MOST_APART
+
 OLDEST_VERSION = 7
 """Scripts declare themselves to Redis since 7.0, so that one that writes is refused before it begins."""
 LEAST_MEMORY = 64 * 2**20
@@ -138,7 +140,7 @@ def _clock(redis: Redis, clock: Callable[[], float]) -> Iterator[Problem]:
     ahead = seconds + microseconds / 10**6 - clock()
     if abs(ahead) > WORST_SKEW:
         told = f"the clock of Redis is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this machine's"
-        yield Problem(f"{told}; windows go by the clock of Redis, and from a minute on nothing is booked", fatal=False)
+        yield Problem(f"{told}; set them right: beyond {MOST_APART} s callers with a budget are refused", fatal=False)
 
 
 def _mib(size_bytes: int) -> str:

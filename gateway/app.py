@@ -129,7 +129,7 @@ class Gateway:
             models_router(callers, self._planner, self._ledger),
             Admin(keys, self._ledger, self._planner, self._changed).router(runtime.admin_key),
             ReconcileApi(reconciliation, self._ledger).router(runtime.admin_key),
-            operations_router(self._probe, self._scrape, self._bill, lambda: self._ledger.behind),
+            operations_router(self._probe, self._scrape, self._bill, self._ledger),
         )
         self._edge = Edge(
             dict.fromkeys(CHAT_PATHS, ("chat", pipeline.chat)),
@@ -208,7 +208,8 @@ class Gateway:
             self._metrics.breaker(deployment, self._health.state(deployment, now))
         counters = self._ledger.counters
         events = {name: getattr(counters, name) for name in counters.__slots__}
-        self._metrics.sample(events, self._journal.depth, self._writer.dropped, len(self._ledger.behind))
+        behind, damaged = len(self._ledger.behind), len(self._ledger.damaged)
+        self._metrics.sample(events, self._journal.depth, self._writer.dropped, behind, damaged)
 
     async def _probe(self) -> None:
         """Have the ledger run a script: full, read-only or with a wrong clock, Redis still answers a PING."""

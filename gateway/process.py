@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import socket
 import sys
 from asyncio.subprocess import PIPE
@@ -18,6 +19,8 @@ STOP_TIMEOUT = 40.0
 SERVE = (sys.executable, "-P", "-m", "gateway", "serve")
 _POLL = 0.05
 _LOG_LINES = 15
+_PORTS = range(10_000, 32_768)
+"""Those that systems do not give to outgoing connections."""
 _NOT_INHERITED = ("REDIS_URL", "PAYMASTER_ADMIN_KEY", "PAYMASTER_PEPPER", "PAYMASTER_URL")
 """Of the user's own gateway: this one must not touch its ledger."""
 
@@ -122,10 +125,12 @@ class GatewayProcess:
 
 
 def free_port() -> int:
-    """One that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One that nobody listens on at this moment, and that no outgoing connection is given before somebody does."""
+    while True:
+        port = random.choice(_PORTS)  # noqa: S311 - no secret
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _answers(port: int) -> bool:

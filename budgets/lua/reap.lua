@@ -9,8 +9,8 @@
 -- ARGV[5]  the count of that era that the gateway knows
 -- ARGV[6]  windows: see current_periods
 --
--- Returns {how many were moved, how many were accepted, era, count}; as many as the most means that there may be more.
--- Nothing is touched where Redis has lost what the gateway knows.
+-- Returns {how many were moved, how many were accepted, era, count, 1 where the account contradicts itself or 0}; as many
+-- as the most means that there may be more. Nothing is touched where Redis has lost what the gateway knows.
 
 local most, remembered = money(ARGV[1]), money(ARGV[3])
 local now, now_ms = clock()
@@ -32,8 +32,17 @@ local function accept(id)
   bury(id, write_attempt(attempt), remembered)
 end
 
+-- Whether something is held and no attempt holds it, or in suspense likewise; or something is below zero.
+local function contradicts_itself()
+  local _, held, suspense = read_period(call("HGET", scope_key("account"), LIFETIME.id))
+  return held < 0
+    or suspense < 0
+    or held > 0 and call("ZCARD", LEASES) == 0
+    or suspense > 0 and call("ZCARD", SUSPENSE) == 0
+end
+
 if behind(era, count, ARGV[4], tonumber(ARGV[5])) then
-  return { 0, 0, era, count }
+  return { 0, 0, era, count, 0 }
 end
 
 local reaped, old = reap(most, now_ms, now), {}
@@ -43,4 +52,4 @@ if ARGV[2] ~= "" then
     accept(old[i])
   end
 end
-return { reaped, #old, era, count }
+return { reaped, #old, era, count, contradicts_itself() and 1 or 0 }

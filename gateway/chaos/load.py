@@ -221,16 +221,6 @@ class _Wire(asyncio.Protocol):
             self._waiting.set_result(None)
 
 
-async def crowd(port: int, key: str, size: int, act: Callable[[Caller], Awaitable[None]]) -> None:
-    """Let so many callers act at once, and wait for all of them."""
-    callers = [Caller(port, key) for _ in range(size)]
-    try:
-        await asyncio.gather(*(act(caller) for caller in callers))
-    finally:
-        for caller in callers:
-            caller.hang_up()
-
-
 @asynccontextmanager
 async def meanwhile(*acts: Awaitable[T]) -> AsyncIterator[asyncio.Future[list[T]]]:
     """Let callers act while the body runs, which awaits what came of it; where it fails they are stopped."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from redis.exceptions import RedisError
 
-from budgets.errors import LedgerUnavailable
+from budgets.errors import LedgerUnavailable, ScriptFailed
 from budgets.keys import KeyRecord, KeyStore
 from budgets.redis_ledger import RedisLedger
 from gateway.telemetry.exposition import BudgetRow
@@ -38,7 +38,10 @@ class BudgetRows:
         return [record for record in records if record.limits]
 
     async def _rows(self, record: KeyRecord) -> list[BudgetRow]:
-        status = await self._ledger.status(record.account, f"key:{record.id}")
+        try:
+            status = await self._ledger.status(record.account, f"key:{record.id}")
+        except ScriptFailed:  # what is damaged of one key hides no other's; `paymaster_ledger_accounts_damaged` tells
+            return []
         return [
             BudgetRow(record.name, limit.window, limit.limit, limit.spent, limit.held, limit.suspense)
             for limit in status.limits

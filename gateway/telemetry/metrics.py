@@ -163,6 +163,7 @@ class Metrics:
         self._breakers = self._family(Gauge, semconv.BREAKER)
         self._journal = self._family(Gauge, semconv.JOURNAL)
         self._behind = self._family(Gauge, semconv.LEDGER_BEHIND)
+        self._damaged = self._family(Gauge, semconv.LEDGER_DAMAGED)
         self._totals: dict[str, int] = {}
         self._key_names = KeyNames(max_keys, self._key_labels(), self._overflowed(KEY))
         self._begin()
@@ -186,7 +187,12 @@ class Metrics:
         self._ledger_durations.child(operation).observe(seconds)
 
     def sample(
-        self, ledger_events: Mapping[str, int], journal_depth: int, lines_dropped: int, accounts_behind: int = 0
+        self,
+        ledger_events: Mapping[str, int],
+        journal_depth: int,
+        lines_dropped: int,
+        accounts_behind: int = 0,
+        accounts_damaged: int = 0,
     ) -> None:
         """Take over what other parts count as plain numbers from the process's start.
 
@@ -197,6 +203,7 @@ class Metrics:
         self._lines_dropped.child().inc(self._growth(semconv.LOG_LINES_DROPPED.name, lines_dropped))
         self._journal.child().set(journal_depth)
         self._behind.child().set(accounts_behind)
+        self._damaged.child().set(accounts_damaged)
 
     def _growth(self, name: str, total: int) -> int:
         grown = total - self._totals.get(name, 0)

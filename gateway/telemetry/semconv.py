@@ -186,6 +186,12 @@ LEDGER_BEHIND = Series(
     "Accounts of which Redis has lost something that a gateway had seen; the most of all workers.",
     merge="max",
 )
+LEDGER_DAMAGED = Series(
+    "paymaster_ledger_accounts_damaged",
+    "gauge",
+    "Accounts whose ledger cannot be used, or contradicts itself; the most of all workers.",
+    merge="max",
+)
 LOG_LINES_DROPPED = Series(
     "paymaster_log_lines_dropped_total", "counter", "Log lines dropped because their reader was too slow."
 )
@@ -233,6 +239,7 @@ ALL: tuple[Series, ...] = (
     LEDGER_EVENTS,
     JOURNAL,
     LEDGER_BEHIND,
+    LEDGER_DAMAGED,
     LOG_LINES_DROPPED,
     LABEL_OVERFLOW,
     LEDGER_UP,

@@ -139,6 +139,18 @@ def test_case_33_a_changed_key_is_stale_and_its_new_record_comes_back(scripts: S
     assert scripts.reserve("x", 5, "account", version=2)[0] == "held"
 
 
+def test_case_33_a_limit_lowered_below_what_is_held_refuses_what_comes_and_books_what_runs(scripts: Scripts) -> None:
+    scripts.limit("key:k", "10/day")
+    scripts.reserve("running", 6, "key:k")
+
+    scripts.limit("key:k", "0.000000004/day")
+
+    assert scripts.reserve("next", 1, "key:k")[0] == "refused"
+    assert scripts.settle("running", 5) == "settled"
+    assert scripts.used("key:k") == (5, 0, 0)
+    assert scripts.reserve("next", 1, "key:k")[0] == "refused"
+
+
 def test_case_33_a_deleted_key_is_stale_and_has_no_record(scripts: Scripts) -> None:
     scripts.client.delete(redis_layout.key("a", "k"))
 

@@ -231,6 +231,41 @@ async def test_case_30_an_account_that_is_damaged_does_not_keep_others_from_bein
     assert await bank.used(key) == (0, 0, 600)
 
 
+@pytest.mark.parametrize("sums", ["0 600 0", "0 0 600", "0 -1 0", "0 0 -1"])
+async def test_sums_that_no_attempt_explains_are_told_until_they_are_mended(
+    bank: Bank, sums: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = await bank.key("1/day")
+    await bank.book(key, held=600, spent=250)
+    await bank.ledger.look()
+    assert bank.ledger.damaged == {}
+    account = redis_layout.scope("default", "account")
+    sound = await bank.redis.hget(account, "lifetime:0")
+
+    await bank.redis.hset(account, "lifetime:0", sums)
+    await bank.ledger.look()
+    await bank.ledger.look()
+
+    assert list(bank.ledger.damaged) == ["default"]
+    assert caplog.text.count("is damaged") == 1
+    await bank.redis.hset(account, "lifetime:0", sound)
+    await bank.ledger.look()
+    assert bank.ledger.damaged == {}
+
+
+async def test_what_attempts_hold_and_have_in_suspense_is_no_contradiction(bank: Bank) -> None:
+    key = await bank.key("1/day")
+    held, unknown = [await bank.ledger.reserve(bank.attempt(key, 600)) for _ in range(2)]
+    unknown.sent = True
+    bank.ledger.resolve(unknown)
+    await bank.ledger.drained()
+
+    await bank.ledger.look()
+
+    assert bank.ledger.damaged == {}
+    bank.ledger.resolve(held)
+
+
 async def test_case_30_an_account_that_is_damaged_does_not_keep_others_from_being_renewed(
     redis_url: str, tmp_path: Path
 ) -> None:

@@ -34,6 +34,7 @@ CANNOT_SERVE = [
     "NOREPLICAS Not enough good replicas to write.",
     "OOM command not allowed when used memory > 'maxmemory'.",
     "TRYAGAIN Multiple keys request during rehashing of slot",
+    "WRONGPASS invalid username-password pair or user is disabled.",
     "UNKILLABLE Sorry the script already executed write commands.",
 ]
 DAMAGED = ["ERR something that nobody foresaw", "WRONGTYPE Operation against a key holding the wrong kind of value"]

@@ -3,6 +3,7 @@ from pathlib import Path
 import httpx
 import pytest
 import redis
+from bank import until
 from running import Running, ledger_server, running
 
 from budgets import redis_layout
@@ -33,7 +34,7 @@ async def test_without_the_ledger_a_gateway_is_alive_and_ready_for_callers_witho
     assert (alive.status_code, ready.status_code, with_budget.status_code) == (200, 503, 503)
     assert (ready.json()["status"], ready.json()["callers"]) == ("unavailable", REFUSED)
     assert "callers with a budget are refused" in ready.json()["reason"]
-    assert (without.status_code, without.json()["callers"]) == (200, {"without_budget": "served"})
+    assert (without.status_code, without.json()["callers"]) == (200, REFUSED)
 
 
 async def test_a_ledger_that_says_nothing_keeps_nobody_waiting_for_the_answer(tmp_path: Path) -> None:
@@ -74,6 +75,52 @@ async def test_case_07_accounts_of_which_redis_has_lost_data_are_named(tmp_path:
     assert (list(told["accounts"]), told["callers"]) == (["default"], REFUSED)
     assert "`paymaster budgets confirm`" in told["reason"]
     assert without.status_code == 200
+
+
+async def test_case_30_where_redis_has_something_else_for_the_ledger_everybody_is_told_to_be_refused(
+    tmp_path: Path,
+) -> None:
+    with ledger_server() as ledger:
+        async with running(ledger.url, tmp_path) as gateway:
+            redis.Redis.from_url(ledger.url).set(redis_layout.scope("default", "account"), "text")
+
+            ready = await gateway.http.get("/readyz")
+            without = await gateway.http.get("/readyz?callers=without_budget")
+
+    assert (ready.status_code, without.status_code) == (503, 503)
+    assert set(ready.json()["callers"].values()) == {"refused"}
+    assert "WRONGTYPE" in ready.json()["ledger"]
+
+
+async def test_case_30_an_account_that_is_damaged_is_named_while_others_are_served(tmp_path: Path) -> None:
+    with ledger_server() as ledger:
+        async with running(ledger.url, tmp_path, ledger={"lease": 2}) as gateway:
+            client = redis.Redis.from_url(ledger.url)
+            client.sadd(redis_layout.ACCOUNTS, "acme")
+            client.hset(redis_layout.scope("acme", "account"), "lifetime:0", "0 7 0")
+
+            async def named() -> bool:
+                return "acme" in (await gateway.http.get("/readyz")).json().get("accounts", {})
+
+            await until(named)
+            ready = await gateway.http.get("/readyz")
+            assert await gateway.metric("paymaster_ledger_accounts_damaged") == 1
+
+    assert (ready.status_code, ready.json()["ledger"], ready.json()["callers"]) == (200, "damaged", SERVED)
+
+
+async def test_case_30_what_is_damaged_of_one_key_hides_no_other_key(gateway: Running, valkey_socket: str) -> None:
+    damaged = await gateway.create_key("5/day", name="damaged")
+    await gateway.create_key("5/day", name="whole")
+    client = redis.Redis(unix_socket_path=valkey_socket)
+    client.delete(redis_layout.scope("default", f"key:{damaged.id}"))
+    client.set(redis_layout.scope("default", f"key:{damaged.id}"), "text")
+
+    shown = {name: await gateway.metric("paymaster_budget_limit_usd", key=name) for name in ("damaged", "whole")}
+    client.delete(redis_layout.scope("default", f"key:{damaged.id}"))
+
+    assert shown == {"damaged": 0, "whole": 5}
+    assert await gateway.metric("paymaster_ledger_up") == 1
 
 
 async def test_what_was_counted_is_shown_to_prometheus(gateway: Running) -> None:

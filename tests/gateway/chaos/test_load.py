@@ -6,7 +6,7 @@ import json
 import pytest
 from raw_http import CHUNKED, OK, WHOLE, Line, raw_server, repeating, saying
 
-from gateway.chaos.load import Answer, Caller, Ending, chat, crowd
+from gateway.chaos.load import Answer, Caller, Ending, chat
 
 STREAM = CHUNKED + b"7\r\nab\n\ncd\n\r\n" + b"4\r\n\nef\n\r\n" + b"0\r\n\r\n"
 REQUEST = chat("exact", "Hello!", max_tokens=5)
@@ -127,15 +127,3 @@ async def test_a_caller_hangs_up_after_a_while_unless_the_answer_is_there() -> N
     async with raw_server(repeating(WHOLE)) as server:
         with Caller(server.port, "sk-1") as caller:
             assert await caller.hang_up_after(10, **REQUEST) is Ending.ANSWERED
-
-
-async def test_a_crowd_acts_at_once_and_hangs_up_at_the_end() -> None:
-    together = asyncio.Barrier(5)
-
-    async def act(caller: Caller) -> None:
-        await together.wait()
-        await caller.ask(**REQUEST)
-
-    async with raw_server(repeating(WHOLE)) as server:
-        await crowd(server.port, "sk-1", 5, act)
-        assert server.connections == 5

@@ -16,6 +16,7 @@ async def test_as_many_are_admitted_as_there_is_room_for(world_factory: WorldFac
     assert outcome.violations == []
     assert outcome.did["rounds"] == 3
     assert outcome.did["admitted"] > 0
+    assert outcome.did["round trips of a later one"] == 2
     assert outcome.did["admitted"] + outcome.did["refused"] == 300
 
 
