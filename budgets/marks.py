@@ -144,7 +144,7 @@ class Marks:
             mark.loss = _Loss(since=now, looked_at=now, lowest=count, waited=0)
             logger.error("Redis has lost what was spent last in the account %s; callers with a limit wait", account)
             return True
-        loss.waited += min(now - loss.looked_at, HEALING / 3)
+        loss.waited += min(max(0, now - loss.looked_at), HEALING / 3)
         loss.looked_at, loss.lowest = now, min(loss.lowest, count)
         if loss.waited > HEALING and mark.count != NEVER:
             mark.count = NEVER

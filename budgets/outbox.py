@@ -20,6 +20,7 @@ from budgets.marks import Marks
 from budgets.money import MAX_NANO
 from budgets.news import News
 from budgets.redis_connection import RedisConnection, load_script
+from budgets.windows import MOST_APART
 
 SHORTEST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
@@ -35,8 +36,8 @@ class Outbox:
     """Sends resolutions without anyone waiting for it. `answered` is told each one's outcome, as the script names it,
     and which step of its account's era it was, where it changed anything.
 
-    `tombstone` is how many seconds Redis remembers an attempt that is closed. `marks`, of which only this is asked, say
-    what is a step of its account's era; their clock is the one that tells each entry's `at`.
+    `tombstone` is for how many seconds what Redis may have booked is sent again; Redis remembers it for longer. `marks`
+    say what is a step of its account's era, and their clock is the one that tells each entry's `at`.
     """
 
     def __init__(
@@ -53,6 +54,8 @@ class Outbox:
         self._journal = journal
         self._marks = marks
         self._tombstone_ms = round(tombstone * 1000)
+        self._remembered_ms = self._tombstone_ms + 2 * MOST_APART * 1000
+        """For how long Redis remembers it: its clock may be as much behind ours, and was ahead."""
         self._counters = counters
         self._tell = answered
         self._scripts = {kind: load_script(kind) for kind in ("settle", "void", "suspend")}
@@ -145,12 +148,12 @@ class Outbox:
 
     def _arguments(self, entry: Resolution, is_new: bool) -> tuple[str | int, ...]:
         if entry.kind == "void":
-            return entry.attempt_id, self._tombstone_ms
+            return entry.attempt_id, self._remembered_ms
         was_known = entry.booked or entry.tried or entry.attempt_id in self._replayed
         latest = int(entry.at * 1000) + self._tombstone_ms if was_known else FOR_EVER
         steps = int(self._marks.counts(entry.account, entry.at, is_new=is_new))
         if entry.kind == "settle":
-            return entry.attempt_id, entry.spent, entry.holds, self._tombstone_ms, latest, steps
+            return entry.attempt_id, entry.spent, entry.holds, self._remembered_ms, latest, steps
         facts = (entry.key_id, entry.price_version, entry.model, max(0, int((self._marks.clock() - entry.at) * 1000)))
         return entry.attempt_id, entry.amount, entry.estimate, entry.holds, latest, steps, *facts
 

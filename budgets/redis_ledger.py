@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from budgets import redis_layout
@@ -184,11 +184,12 @@ class RedisLedger:
     def unbooked(self, attempt: Attempt) -> Reservation:
         """A reservation without a hold, for a caller without any limit while Redis is away.
 
-        What it costs is booked into the lifetime of its scopes once Redis is back.
+        What it costs is booked into the lifetime of its scopes once Redis is back; all of it, where nobody is left to
+        say.
         """
         holds = "\n".join(f"{scope} lifetime:0" for scope in attempt.scopes)
         reservation = Reservation(attempt, holds, booked=False)
-        self._outbox.note(self._resolution("suspend", reservation))
+        self._outbox.note(replace(self._resolution("suspend", reservation), estimate=attempt.amount))
         return reservation
 
     def resolve(self, reservation: Reservation) -> None:

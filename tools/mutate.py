@@ -33,6 +33,10 @@ LUA = "lua lua_losses ledger_bites lua_model"
 TESTS = {
     "budgets/money.py": "money",
     "budgets/usage.py": "usage",
+    "budgets/usage_export.py": "usage_export export_rows",
+    "budgets/export_rows.py": "export_rows usage_export",
+    "gateway/wire/chat.py": "chat chat_stream",
+    "gateway/wire/chat_stream.py": "chat_stream chat",
     "budgets/pricing.py": "pricing estimate price_table",
     "budgets/price_table.py": "price_table",
     "budgets/price_book.py": "price_book",
@@ -47,7 +51,7 @@ TESTS = {
     "budgets/redis_ledger.py": LEDGER,
     **{f"budgets/lua/{path.name}": LUA for path in sorted((ROOT / "budgets/lua").glob("*.lua"))},
 }
-"""The tests that have to notice a change, each a `tests/budgets/test_….py`."""
+"""The tests that have to notice a change, each a `test_….py` of the same package."""
 
 OPTIONS = ("-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "--hypothesis-seed=0", "-W", "ignore")
 PATIENCE = 5
@@ -87,7 +91,8 @@ def main() -> int:
 def _mutate(file: str, lanes: ProcessPoolExecutor) -> tuple[int, int]:
     """How many mutants of a file were killed, and how many there are."""
     source = (ROOT / file).read_text()
-    tests = tuple(dict.fromkeys(f"tests/budgets/test_{name}.py" for name in TESTS[file].split()))
+    folder = Path("tests", file.replace("/lua/", "/")).parent
+    tests = tuple(dict.fromkeys(f"{folder}/test_{name}.py" for name in TESTS[file].split()))
     started = time.monotonic()
     as_it_is = lanes.submit(_try, file, Mutant(0, "", "", source), tests, 600.0).result()
     if as_it_is.outcome != "survived":

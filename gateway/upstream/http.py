@@ -15,6 +15,10 @@ from gateway.upstream.http1 import ConnectFailed, ConnectionBroken, HttpClient, 
 from gateway.upstream.refusals import failure_of
 
 MAX_ERROR_BYTES = 64 * 1024
+MAYBE_RUN = {408, 499}
+"""Statuses from 300 to 499 that do not tell whether the model ran: somebody on the way had waited for long enough."""
+NEVER_RUN = {500, 501, 503, 529}
+"""Statuses from 500 on that a provider itself answers, instead of what it would bill."""
 LINGER = 1.0
 """Seconds; a connection is not worth waiting longer."""
 TICK = 0.02
@@ -212,9 +216,10 @@ class Upstream:
 async def _refused(call: Call, response: Response, reservation: Reservation, within: float) -> UpstreamFailed:
     """The failure that a status means, explained by what comes of its body `within` so many seconds.
 
-    A gateway's 502 or 504 does not tell whether the model ran, nor does a success of another kind.
+    Those of gateways (502, 504, 520 and the like) do not tell whether the model ran, nor does another success.
     """
-    if response.status >= 300 and response.status not in (408, 502, 504):
+    status = response.status
+    if status in NEVER_RUN or (300 <= status < 500 and status not in MAYBE_RUN):
         reservation.spent = 0
     body = b""
     with contextlib.suppress(ConnectionBroken, TimeoutError):
@@ -222,7 +227,7 @@ async def _refused(call: Call, response: Response, reservation: Reservation, wit
             while len(body) < MAX_ERROR_BYTES and (chunk := await response.read()) is not None:
                 body += chunk
     headers = {name: value for name in ("retry-after", "retry-after-ms") if (value := response.header(name))}
-    return failure_of(call.provider_name, response.status, headers, _json(body))
+    return failure_of(call.provider_name, status, headers, _json(body))
 
 
 def _json(body: bytes) -> object:

@@ -112,6 +112,15 @@ def test_case_07_a_change_of_a_key_that_was_lost_is_not_made_up_for_by_another(m
     assert list(marks.lost) == ["a"]
 
 
+def test_case_08_a_clock_that_is_set_back_does_not_keep_a_loss_from_being_given_up(marks: Marks, clock: Clock) -> None:
+    marks.heard("a", "1:5", 7)
+    for step in (0, -86_400, HEALING / 3, HEALING / 3, HEALING / 3, HEALING / 3):
+        clock.now += step
+        marks.heard("a", "1:5", 3)
+
+    assert marks.known("a") == ("1:5", NEVER)
+
+
 def test_what_one_worker_has_given_up_all_have(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "marks.json"
     one, other = Marks(path, clock), Marks(path, clock)

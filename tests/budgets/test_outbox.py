@@ -275,6 +275,24 @@ async def test_what_redis_never_held_is_not_booked_again_once_it_was_forgotten(r
         assert await bank.used(key) == (250, 0, 0)
 
 
+@pytest.mark.parametrize("ahead", [290, 0, -290])
+async def test_case_09_redis_remembers_an_attempt_for_as_long_as_it_may_be_sent_again(
+    redis_url: str, tmp_path: Path, ahead: int
+) -> None:
+    async with open_bank(redis_url, tmp_path, clock=lambda: time.time() + ahead) as bank:
+        key = await bank.key()
+        (settled, voided) = [await bank.ledger.reserve(bank.attempt(key, 600)) for _ in range(2)]
+        settled.spent = 250
+        for reservation in (settled, voided):
+            bank.ledger.resolve(reservation)
+        await bank.ledger.drained()
+        sent_until = time.time() + ahead + 3600
+
+        for reservation in (settled, voided):
+            forgotten_at = await bank.redis.pexpiretime(f"pm:{{default}}:attempt:{reservation.attempt.id}") / 1000
+            assert forgotten_at > sent_until
+
+
 async def test_case_02_what_waits_is_sent_as_soon_as_redis_is_back_however_long_it_was_away(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -422,6 +440,8 @@ async def test_case_06_what_runs_without_a_hold_is_in_suspense_when_its_worker_d
 
             await until(adopted)
             assert await bank.used(key) == (250, 0, 600)
+            (suspended,) = await heir.ledger.suspended("default", 0, 2)
+            assert suspended.estimate == 600  # nobody is left who knows better
 
 
 async def test_case_09_what_was_never_sent_is_booked_by_an_heir_however_old_it_is(

@@ -313,7 +313,7 @@ async def test_a_failure_tells_whether_the_caller_has_had_a_part(provider: FakeU
 # Refusals
 
 
-@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 409, 422, 429, 500, 503, 529])
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 409, 422, 429, 500, 501, 503, 529])
 async def test_a_refusal_costs_nothing_and_says_why(provider: FakeUpstream, status: int) -> None:
     provider.will(error(status, "not today"))
 
@@ -324,7 +324,7 @@ async def test_a_refusal_costs_nothing_and_says_why(provider: FakeUpstream, stat
     assert costs_nothing(held)
 
 
-@pytest.mark.parametrize("status", [408, 502, 504, 201, 202, 204])
+@pytest.mark.parametrize("status", [408, 499, 502, 504, 520, 522, 524, 530, 598, 201, 202, 204])
 async def test_a_status_that_does_not_tell_whether_the_model_ran_leaves_the_cost_unknown(
     provider: FakeUpstream, status: int
 ) -> None:
