@@ -299,7 +299,7 @@ def test_only_what_changes_what_was_spent_is_a_step_and_has_its_number(scripts: 
 
 def test_who_looks_after_an_account_hears_its_mark(scripts: Scripts) -> None:
     def tended(accept_after: str = "") -> Any:
-        return scripts._run("reap", LEASES, 10, accept_after, 1000, *scripts.known, boundaries(time.time()))
+        return scripts._run("reap", LEASES, 10, accept_after, 1000, *scripts.known, boundaries(time.time()))[:4]
 
     assert tended() == [0, 0, "", 0]
     scripts.reserve("x", 5, "account")
@@ -311,6 +311,36 @@ def test_who_looks_after_an_account_hears_its_mark(scripts: Scripts) -> None:
     assert tended() == [1, 0, era, count]
     scripts.suspend("z", 5, 2, HOLDS)
     assert tended("0") == [0, 2, era, count + 1]
+
+
+@pytest.mark.parametrize(
+    ("sums", "is_told"),
+    [
+        ("0 5 2", False),
+        ("0 0 0", False),
+        ("9 -1 2", True),
+        ("9 5 -1", True),
+    ],
+)
+def test_sums_below_zero_are_told(scripts: Scripts, sums: str, is_told: bool) -> None:
+    scripts.reserve("open", 5, "account")
+    scripts.suspend("unknown", 2, 2, HOLDS)
+
+    scripts.client.hset(redis_layout.scope("a", "account"), "lifetime:0", sums)
+
+    assert contradicts_itself(scripts) == is_told
+
+
+@pytest.mark.parametrize(("sums", "is_told"), [("9 0 0", False), ("9 1 0", True), ("9 0 1", True)])
+def test_sums_that_no_attempt_explains_are_told(scripts: Scripts, sums: str, is_told: bool) -> None:
+    scripts.client.hset(redis_layout.scope("a", "account"), "lifetime:0", sums)
+
+    assert contradicts_itself(scripts) == is_told
+
+
+def contradicts_itself(scripts: Scripts) -> bool:
+    arguments = (LEASES, 10, "", 1000, *scripts.known, boundaries(time.time()))
+    return bool(scripts._run("reap", *arguments)[4])
 
 
 def test_what_is_listed_in_suspense_and_is_not_is_cleared_away(scripts: Scripts) -> None:

@@ -198,7 +198,7 @@ class LedgerMachine(RuleBasedStateMachine):
             if heard:
                 self.model.hold(id_, amount, scopes)  # I4: it fits
             else:
-                teller.noted[id_] = methodcaller("suspend", id_, amount, 0, scopes)
+                teller.noted[id_] = methodcaller("suspend", id_, amount, amount, scopes)
         if not (heard or teller.is_cut):
             self.say(teller, id_, methodcaller("void", id_))
             teller.journal = {each: said for each, said in teller.journal.items() if each not in teller.noted}
