@@ -8,9 +8,10 @@ import os
 from collections import Counter
 from decimal import Decimal
 
+from chaos_callers import crowd
 from gateway_process import GatewayProcess, Key, Money
 
-from gateway.chaos.load import Answer, Caller, chat, crowd
+from gateway.chaos.load import Answer, Caller, chat
 
 CALLERS = 64
 ROUNDS = 500 if os.environ.get("PAYMASTER_FULL") else 20

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 import pytest
+from chaos_callers import crowd
 from gateway_process import GatewayProcess, Key, until
 
-from gateway.chaos.load import Caller, chat, crowd
+from gateway.chaos.load import Caller, chat
 
 log = logging.getLogger(__name__)
 
