@@ -82,6 +82,7 @@ class FaultProxy:
         self._seed = seed
         self._server: asyncio.Server | None = None
         self._links: set[_Link] = set()
+        self._ordered: deque[Kind] = deque()
         self._silent = False
 
     async def __aenter__(self) -> "FaultProxy":
@@ -101,6 +102,10 @@ class FaultProxy:
     def named_counts(self) -> Counter[str]:
         """The faults by kind, each with the proxy's name."""
         return Counter({f"{self.name}: {kind}": number for kind, number in self.counts.items()})
+
+    def inject(self, kind: Kind, times: int = 1) -> None:
+        """Have the next requests (of `refused`, the next connections) meet this fault, whatever the seed says."""
+        self._ordered.extend([kind] * times)
 
     # All connections at once
 
@@ -150,19 +155,24 @@ class FaultProxy:
 
     def is_refused(self, chance: random.Random) -> bool:
         """Whether a new connection is closed at once."""
-        if "refused" not in self.faults.kinds or chance.random() >= self.faults.rate:
+        if self._ordered and self._ordered[0] == "refused":
+            self._ordered.popleft()
+        elif "refused" not in self.faults.kinds or chance.random() >= self.faults.rate:
             return False
         self.counts["refused"] += 1
         return True
 
     def choose(self, chance: random.Random) -> Kind | None:
         """The fault that a request meets."""
-        if not self.faults.rate or chance.random() >= self.faults.rate:
+        if self._ordered and self._ordered[0] != "refused":
+            kind = self._ordered.popleft()
+        elif self.faults.rate and chance.random() < self.faults.rate:
+            kinds = [kind for kind in self.faults.kinds if kind != "refused"]
+            if not kinds:
+                return None
+            kind = chance.choice(kinds)
+        else:
             return None
-        kinds = [kind for kind in self.faults.kinds if kind != "refused"]
-        if not kinds:
-            return None
-        kind = chance.choice(kinds)
         self.counts[kind] += 1
         return kind
 

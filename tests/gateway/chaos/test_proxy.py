@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,15 +83,6 @@ def asked(server: Echo, number: int) -> bool:
     return server.heard.count(b"\n") == number
 
 
-def break_by(proxy: FaultProxy, kind: Kind) -> None:
-    """Have everything meet this fault from now on."""
-    proxy.faults = replace(proxy.faults, rate=1.0, kinds=(kind,))
-
-
-def mend(proxy: FaultProxy) -> None:
-    proxy.faults = replace(proxy.faults, rate=0.0)
-
-
 async def test_without_faults_it_passes_everything_on() -> None:
     async with proxied() as (server, proxy):
         assert await ask(proxy) == LINE == server.heard
@@ -100,10 +91,9 @@ async def test_without_faults_it_passes_everything_on() -> None:
 
 async def test_a_refused_connection_never_reaches_the_server() -> None:
     async with proxied() as (server, proxy):
-        break_by(proxy, "refused")
+        proxy.inject("refused")
 
         assert (await ask(proxy), server.heard) == (b"", b"")
-        mend(proxy)
         assert await ask(proxy) == LINE
 
 
@@ -116,10 +106,9 @@ async def test_a_late_reply_comes_after_one_that_was_asked_for_later(kind: Kind)
             assert await ask(proxy) == LINE
             order.append(name)
 
-        break_by(proxy, kind)
+        proxy.inject(kind)
         late = asyncio.create_task(note("late"))
         await when(lambda: proxy.counts[kind] > 0)
-        mend(proxy)
         await note("prompt")
         await late
 
@@ -128,7 +117,7 @@ async def test_a_late_reply_comes_after_one_that_was_asked_for_later(kind: Kind)
 
 async def test_a_slow_reply_comes_in_many_pieces() -> None:
     async with proxied() as (_, proxy):
-        break_by(proxy, "slow")
+        proxy.inject("slow")
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         writer.write(LINE)
         pieces = []
@@ -142,12 +131,11 @@ async def test_a_slow_reply_comes_in_many_pieces() -> None:
 
 async def test_what_is_said_behind_a_late_reply_stays_behind_it() -> None:
     async with proxied(Faults(delay=(0.05, 0.05))) as (server, proxy):
-        break_by(proxy, "delay")
+        proxy.inject("delay")
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         for number, line in enumerate((b"first\n", b"second\n"), 1):
             writer.write(line)
             await when(partial(asked, server, number))
-            mend(proxy)
         answers = [await reader.readline(), await reader.readline()]
         writer.close()
 
@@ -156,7 +144,7 @@ async def test_what_is_said_behind_a_late_reply_stays_behind_it() -> None:
 
 async def test_a_cut_request_is_never_carried_out() -> None:
     async with proxied() as (server, proxy):
-        break_by(proxy, "cut request")
+        proxy.inject("cut request")
 
         assert await ask(proxy) == b""
         await server.ended.wait()
@@ -166,7 +154,7 @@ async def test_a_cut_request_is_never_carried_out() -> None:
 
 async def test_a_cut_reply_breaks_off_what_was_carried_out() -> None:
     async with proxied() as (server, proxy):
-        break_by(proxy, "cut reply")
+        proxy.inject("cut reply")
         received = await ask(proxy)
 
     assert server.heard == LINE
@@ -177,7 +165,7 @@ async def test_a_cut_reply_breaks_off_what_was_carried_out() -> None:
 @pytest.mark.parametrize("kind", ["lost reply", "half-close"])
 async def test_a_lost_reply_was_carried_out_and_nobody_hears_of_it(kind: Kind) -> None:
     async with proxied() as (server, proxy):
-        break_by(proxy, kind)
+        proxy.inject(kind)
         received = await ask(proxy)
         await server.ended.wait()
 
@@ -186,7 +174,7 @@ async def test_a_lost_reply_was_carried_out_and_nobody_hears_of_it(kind: Kind) -
 
 async def test_a_corrupted_reply_has_bytes_that_are_neither_digits_nor_text() -> None:
     async with proxied() as (_, proxy):
-        break_by(proxy, "corrupt")
+        proxy.inject("corrupt")
         received = await ask(proxy)
 
     changed = [(was, now) for was, now in zip(LINE, received, strict=True) if was != now]
@@ -197,7 +185,7 @@ async def test_a_corrupted_reply_has_bytes_that_are_neither_digits_nor_text() ->
 async def test_every_kind_is_injected_and_counted_by_its_name() -> None:
     async with proxied(Faults(delay=(0, 0), stall=(0, 0))) as (_, proxy):
         for kind in KINDS:
-            break_by(proxy, kind)
+            proxy.inject(kind, times=2)
             await ask(proxy)
             await ask(proxy)
 
