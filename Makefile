@@ -13,7 +13,7 @@ demo: $(VENV)/installed  ## a gateway on 127.0.0.1:4000 with the sandbox provide
 install: $(VENV)/installed  ## `paymaster` in $(VENV)/bin, and nothing else
 
 test: $(VENV)/installed-dev  ## the whole test suite
-	$(RUN)/pytest
+	$(RUN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-clients: $(VENV)/installed-dev  ## further SDKs, each in a virtual environment of its own
 	$(RUN)/pytest -m clients

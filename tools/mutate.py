@@ -1,7 +1,7 @@
 """Changes the ledger's, the prices' and the usage's code in every small way, and counts what the tests notice.
 
     .venv/bin/pip install mutmut==3.8.1
-    .venv/bin/python tools/mutate.py [--jobs 2] [FILE …]
+    .venv/bin/python tools/mutate.py [--jobs 2] [--every 1] [FILE …]
 
 A mutant is killed when a test fails or does not end; the others are printed as they are found. The tests of each file
 run in a process forked from this one, in a copy of the repository. docs/mutations.md explains every survivor.
@@ -76,20 +76,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("files", nargs="*", metavar="FILE", help=f"one of {', '.join(TESTS)}")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--every", type=int, default=1, help="try every so many-th mutant of a file only")
     options = parser.parse_args()
     for name in ("orjson", "pytest_asyncio", "redis.asyncio"):  # once, before the forks
         import_module(name)
     whole = [0, 0]
     with tempfile.TemporaryDirectory(prefix="mu") as scratch, _lanes(Path(scratch), options.jobs) as lanes:
         for file in options.files or TESTS:
-            killed, made = _mutate(file, lanes)
+            killed, made = _mutate(file, lanes, options.every)
             whole = [whole[0] + killed, whole[1] + made]
     _say(f"{_share(*whole)}  all")
     return 0
 
 
-def _mutate(file: str, lanes: ProcessPoolExecutor) -> tuple[int, int]:
-    """How many mutants of a file were killed, and how many there are."""
+def _mutate(file: str, lanes: ProcessPoolExecutor, every: int) -> tuple[int, int]:
+    """How many mutants of a file were killed, and how many were tried."""
     source = (ROOT / file).read_text()
     folder = Path("tests", file.replace("/lua/", "/")).parent
     tests = tuple(dict.fromkeys(f"{folder}/test_{name}.py" for name in TESTS[file].split()))
@@ -98,7 +99,7 @@ def _mutate(file: str, lanes: ProcessPoolExecutor) -> tuple[int, int]:
     if as_it_is.outcome != "survived":
         raise SystemExit(f"the tests of {file} do not pass as it is:\n{as_it_is.said}")
     patience = PATIENCE * (time.monotonic() - started) + 10
-    mutants = of_lua(source) if file.endswith(".lua") else of_python(source)
+    mutants = (of_lua(source) if file.endswith(".lua") else of_python(source))[::every]
     verdicts = lanes.map(_try, *zip(*((file, mutant, tests, patience) for mutant in mutants), strict=True))
     outcomes = [_told(file, verdict) for verdict in verdicts]
     killed, late = len(mutants) - outcomes.count("survived"), outcomes.count("timeout")

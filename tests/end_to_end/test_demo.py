@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -13,8 +15,15 @@ from gateway_process import PATIENCE, ROOT, until
 from gateway.process import free_port
 
 
-def test_a_demonstration_of_some_requests_shows_what_agents_spend_and_ends(tmp_path: Path) -> None:
-    process = demonstration(tmp_path, "--requests", "8", "--pace", "0")
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """One whose name is short enough for a socket in it."""
+    with tempfile.TemporaryDirectory(prefix="pm-") as name:
+        yield Path(name)
+
+
+def test_a_demonstration_of_some_requests_shows_what_agents_spend_and_ends(folder: Path) -> None:
+    process = demonstration(folder, "--requests", "8", "--pace", "0")
     output, _ = process.communicate(timeout=PATIENCE)
 
     assert process.returncode == 0, output
@@ -22,12 +31,12 @@ def test_a_demonstration_of_some_requests_shows_what_agents_spend_and_ends(tmp_p
     assert "OPENAI_BASE_URL=http://127.0.0.1:" in output
     for agent in ("chat-user", "tool-agent", "stream-reader", "small-budget"):
         assert agent in output
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
-def test_a_demonstration_serves_until_ctrl_c(tmp_path: Path) -> None:
+def test_a_demonstration_serves_until_ctrl_c(folder: Path) -> None:
     port = free_port()
-    process = demonstration(tmp_path, "--pace", "0.05", "--port", str(port))
+    process = demonstration(folder, "--pace", "0.05", "--port", str(port))
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
         until(lambda: process.poll() is not None or billed(client) > 4, lambda: "no life")
     process.send_signal(signal.SIGINT)
