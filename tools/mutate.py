@@ -46,7 +46,7 @@ TESTS = {
     "budgets/instalments.py": "instalments ledger_bites",
     "budgets/ledger.py": f"ledger {LEDGER}",
     "budgets/journal.py": "journal journal_bites journal_adoption journal_model",
-    "budgets/outbox.py": f"outbox {LEDGER}",
+    "budgets/outbox.py": f"outbox_bites outbox {LEDGER}",
     "budgets/marks.py": f"marks {LEDGER}",
     "budgets/redis_ledger.py": LEDGER,
     **{f"budgets/lua/{path.name}": LUA for path in sorted((ROOT / "budgets/lua").glob("*.lua"))},

@@ -6,20 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import pytest
 from bank import Bank, open_bank, until
 from workers import Snapshot, Worker, open_worker
 
 from budgets import redis_layout
-from budgets.errors import LedgerUnavailable
 from budgets.journal import Journal
 from budgets.keys import KeyRecord
 from budgets.ledger import LedgerCounters, Resolution
-from budgets.marks import Marks
 from budgets.outbox import SHORTEST_PAUSE, Outbox
-from budgets.redis_connection import RedisConnection
 
 
 def settle(attempt_id: str, key_id: str, spent: int) -> Resolution:
@@ -162,42 +158,6 @@ async def test_case_30_what_redis_refuses_stays_in_the_journal_until_it_does_not
         await bank.redis.delete(account)
         await bank.ledger.drained()
         assert await bank.used(key) == (250, 0, 0)
-
-
-class SlowRedis:
-    """A connection whose answers come when the test says so."""
-
-    connected = True
-
-    def __init__(self) -> None:
-        self.answers: list[asyncio.Future[list[object]]] = []
-
-    def script(self, *_: object) -> "asyncio.Future[list[object]]":
-        self.answers.append(asyncio.get_running_loop().create_future())
-        return self.answers[-1]
-
-
-async def test_the_answer_to_a_void_does_not_acknowledge_the_settle_that_took_its_place(tmp_path: Path) -> None:
-    journal, redis = Journal(tmp_path, "worker"), SlowRedis()
-    told: list[bytes] = []
-    outbox = Outbox(
-        cast(RedisConnection, redis),
-        journal,
-        Marks(tmp_path / "marks.json", time.time),
-        tombstone=3600,
-        counters=LedgerCounters(),
-        answered=lambda _, outcome, __: told.append(outcome),
-    )
-    settled = settle("att_default_1", "key_default_1", 250)
-    outbox.put(replace(settled, kind="void"))
-    outbox.put(settled)
-
-    redis.answers[0].set_result([b"voided", None])
-    redis.answers[1].set_exception(LedgerUnavailable("Redis died between the two"))
-    await asyncio.sleep(0)
-
-    assert journal.pending() == [settled]
-    assert told == []
 
 
 @contextmanager
