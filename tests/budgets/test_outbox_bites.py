@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 from bank import until
+from journals import settle
 
 from budgets.errors import LedgerUnavailable
 from budgets.journal import Journal
@@ -18,20 +19,7 @@ from budgets.marks import Marks
 from budgets.outbox import Outbox
 from budgets.redis_connection import RedisConnection, Script, load_script
 
-SETTLED = Resolution(
-    kind="settle",
-    attempt_id="att_default_1",
-    account="default",
-    key_id="key_default_1",
-    holds="account lifetime:0",
-    amount=600,
-    spent=250,
-    estimate=0,
-    price_version="2026-11-22",
-    model="small",
-    booked=True,
-    at=time.time(),
-)
+SETTLED = settle(1, at=time.time())
 VOIDED = replace(SETTLED, kind="void")
 SUSPENDED = replace(SETTLED, kind="suspend")
 LOST = LedgerUnavailable("Redis died before it answered")
