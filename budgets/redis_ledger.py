@@ -299,7 +299,10 @@ class RedisLedger:
                 tasks.create_task(self._each_beat(self._reap), name="ledger: reap")
                 tasks.create_task(self._each_beat(self._tidy), name="ledger: adopt journals")
         finally:
-            self._marks.save()
+            try:
+                self._marks.save()
+            except OSError as exc:
+                logger.error("what was seen of the ledger cannot be written, and is not known after a restart: %s", exc)
 
     async def _each_beat(self, step: Callable[[], Awaitable[None]]) -> None:
         while True:

@@ -253,6 +253,22 @@ async def test_sums_that_no_attempt_explains_are_told_until_they_are_mended(
     assert bank.ledger.damaged == {}
 
 
+async def test_a_disk_that_takes_no_marks_does_not_make_an_end_in_order_a_failure(
+    redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_bank(redis_url, tmp_path, running=False) as bank:
+        await bank.book(await bank.key(), held=600, spent=250)
+        (tmp_path / "marks.json").mkdir()
+        work = asyncio.create_task(bank.ledger.run())
+        await asyncio.sleep(0)
+        work.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await work
+
+    assert "cannot be written" in caplog.text
+
+
 async def test_what_attempts_hold_and_have_in_suspense_is_no_contradiction(bank: Bank) -> None:
     key = await bank.key("1/day")
     held, unknown = [await bank.ledger.reserve(bank.attempt(key, 600)) for _ in range(2)]
