@@ -12,7 +12,7 @@ import pytest
 from bank import until
 from journals import settle
 
-from budgets.errors import LedgerUnavailable
+from budgets.errors import LedgerUnavailable, ScriptFailed
 from budgets.journal import Journal
 from budgets.ledger import LedgerCounters, Resolution
 from budgets.marks import Marks
@@ -51,14 +51,14 @@ class Desk:
         self.journal = Journal(folder, "worker")
         self.marks = Marks(folder / "marks.json", time.time)
         self.marks.heard("default", "1:5", 7)
-        self.told: list[bytes] = []
+        self.told: list[tuple[bytes, int | None]] = []
         self.outbox = Outbox(
             cast(RedisConnection, self.redis),
             self.journal,
             self.marks,
             tombstone=3600,
             counters=LedgerCounters(),
-            answered=lambda _, outcome, __: self.told.append(outcome),
+            answered=lambda _, outcome, count: self.told.append((outcome, count)),
         )
 
     async def asked(self, times: int) -> None:
@@ -116,7 +116,7 @@ async def test_it_is_drained_once_all_is_acknowledged(desk: Desk) -> None:
     assert not await desk.is_drained()
     await desk.answer(1, [b"settled", 9])
     assert await desk.is_drained()
-    assert desk.told == [b"settled"] * 2
+    assert desk.told == [(b"settled", 8), (b"settled", 9)]
 
 
 @pytest.mark.parametrize("later", [SETTLED, SUSPENDED])
@@ -206,6 +206,46 @@ async def test_what_the_dead_left_is_sent_as_what_redis_may_have_counted(desk: D
     assert desk.steps(0) == 1
     await desk.answer(0, [b"again", None])
     assert await desk.is_drained()
+
+
+async def test_the_pauses_between_rounds_grow_until_all_is_acknowledged(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    def none(_: float, longest: float) -> float:
+        pauses.append(longest)
+        return 0.0
+
+    monkeypatch.setattr("budgets.outbox.random.uniform", none)
+    sending = asyncio.create_task(desk.outbox.run())
+    desk.outbox.put(SETTLED)
+    for number in range(8):
+        await desk.asked(number + 1)
+        await desk.answer(number, LOST)
+    await desk.asked(9)
+    await desk.answer(8, [b"settled", 8])
+    desk.outbox.put(replace(SETTLED, attempt_id="att_default_2"))
+    await desk.answer(9, LOST)
+    await desk.asked(11)
+
+    assert pauses == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 0.05]
+    sending.cancel()
+
+
+@pytest.mark.usefixtures("sending")
+async def test_case_30_what_redis_refuses_for_good_is_logged_once_and_sent_again(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk.outbox.put(SETTLED)
+    for number in range(3):
+        await desk.asked(number + 1)
+        await desk.answer(number, ScriptFailed("WRONGTYPE", "WRONGTYPE Operation against a key"))
+
+    (record,) = caplog.records
+    told = "Redis refuses to settle the attempt att_default_1, and maybe others; what it refuses stays in the journal"
+    assert record.getMessage() == f"{told}: WRONGTYPE Operation against a key"
+    assert desk.journal.pending() == [SETTLED]
 
 
 async def test_how_long_a_suspension_is_over_is_told(desk: Desk) -> None:
