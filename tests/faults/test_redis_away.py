@@ -56,14 +56,6 @@ async def is_back(gateway: Running, key: Key) -> None:
     await until(served)
 
 
-def kill(server: LedgerServer) -> None:
-    """With nothing lost: at once after a write Redis may not yet have handed to the system what it acknowledged."""
-    with redis.Redis.from_url(server.url) as client:
-        client.set("last", "write")
-        client.execute_command("WAITAOF", 1, 0, 0)
-    server.kill()
-
-
 def asked(server: LedgerServer) -> int:
     """How many scripts Redis was asked to run."""
     with redis.Redis.from_url(server.url) as client:
@@ -103,7 +95,7 @@ async def test_callers_who_come_together_wait_together(server: LedgerServer, gat
 
 async def test_whoever_has_no_limit_is_served_and_pays_afterwards(server: LedgerServer, gateway: Running) -> None:
     key = await known(gateway)
-    kill(server)
+    server.kill()
     answers = [await gateway.chat(key) for _ in range(50)]
     waiting = await gateway.metric("paymaster_journal_entries")
     server.start()
@@ -117,7 +109,7 @@ async def test_whoever_has_no_limit_is_served_and_pays_afterwards(server: Ledger
 async def test_what_waits_in_the_journal_outlives_the_gateway_too(server: LedgerServer, tmp_path: Path) -> None:
     async with running(server.url, tmp_path) as gateway:
         key = await known(gateway)
-        kill(server)
+        server.kill()
         for _ in range(5):
             await gateway.chat(key)
     server.start()
@@ -133,7 +125,7 @@ async def test_what_waits_in_the_journal_outlives_the_gateway_too(server: Ledger
 async def test_it_comes_back_however_often_it_went(server: LedgerServer, gateway: Running, goes: str) -> None:
     key = await known(gateway, "1/lifetime")
     for _ in range(4):
-        server.pause() if goes == "hangs" else kill(server)
+        server.pause() if goes == "hangs" else server.kill()
         assert await told(gateway, key) == AWAY
         server.resume() if goes == "hangs" else server.start()
         await is_back(gateway, key)
@@ -162,7 +154,7 @@ async def test_a_stream_under_way_does_not_notice(server: LedgerServer, gateway:
     gateway.upstream.will([STREAM_HEAD, chunked(delta("a")), go_on, *stream()[1:]])
     reader, writer = await gateway.open_chat(key, stream=True)
     await reader.readuntil(delta("a"))
-    kill(server)
+    server.kill()
     go_on.set()
     content = await reader.readuntil(LAST_CHUNK)
     writer.close()
@@ -189,7 +181,7 @@ async def test_a_key_that_was_never_seen_has_to_wait_whoever_it_is(
     server: LedgerServer, gateway: Running, limits: list[str]
 ) -> None:
     key = await gateway.create_key(*limits)
-    kill(server)
+    server.kill()
     answers = [await told(gateway, key) for _ in range(5)]
     server.start()
     await is_back(gateway, key)
@@ -200,7 +192,7 @@ async def test_a_key_that_was_never_seen_has_to_wait_whoever_it_is(
 
 async def test_a_key_that_does_not_exist_is_not_let_in(server: LedgerServer, gateway: Running) -> None:
     stranger = Key("key_default_0", f"sk-pm-default-{'x' * 43}")
-    kill(server)
+    server.kill()
     status, *_ = await told(gateway, stranger)
     server.start()
 
@@ -215,7 +207,7 @@ async def test_an_outage_is_logged_once_and_not_by_each_request(
     server: LedgerServer, gateway: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
     capped, free = await known(gateway, "1/lifetime"), await known(gateway)
-    kill(server)
+    server.kill()
     for _ in range(30):
         await gateway.chat(capped)
         await gateway.chat(free)
@@ -229,7 +221,7 @@ async def test_an_outage_is_logged_once_and_not_by_each_request(
 
 async def test_each_refusal_is_in_its_requests_line_and_in_the_metrics(server: LedgerServer, gateway: Running) -> None:
     key = await known(gateway, "1/lifetime")
-    kill(server)
+    server.kill()
     answers = [await gateway.chat(key) for _ in range(3)]
     line = await gateway.logged(answers[0])
     server.start()
