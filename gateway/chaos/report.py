@@ -40,9 +40,10 @@ dispatch, its answer, its journal entry, its settle. The leases are 2 s long.
 **P3** Many callers race, through several processes, for room that is enough for some of them, in five scopes at once;
 each round another scope is the tight one. *Admitted* must be what there is room for, neither more nor fewer. A request
 asks Redis twice, and once more where its key was not met lately: more *round trips* break the promise. Beside it stands
-what the two scripts of a request cost Redis at five scopes, by its own count, as the median of 40 batches: where each
-scope has a limit for the day, and where it has one for the lifetime, the month and the day. The aim is 60 µs and
-100 µs; they break no promise, since a slow machine takes longer.
+what the two scripts of a request cost Redis at five scopes, by its own count, as the median of 40 batches and the best
+of them, which other work on the machine disturbed least: where each scope has a limit for the day, and where it has one
+for the lifetime, the month and the day. The aim is 60 µs and 100 µs; they break no promise, since a slow machine takes
+longer.
 
 **P4** The Redis primary is killed under load and its replica, which lags, takes its place. The *overspend* is what was
 admitted beyond a limit because the replica did not know of it: nobody is, once the holds of what goes on are written
