@@ -338,6 +338,16 @@ def test_sums_that_no_attempt_explains_are_told(scripts: Scripts, sums: str, is_
     assert contradicts_itself(scripts) == is_told
 
 
+def test_what_one_kind_of_attempts_explains_the_other_does_not(scripts: Scripts) -> None:
+    scripts.reserve("open", 5, "account")
+    scripts.client.hset(redis_layout.scope("a", "account"), "lifetime:0", "0 5 1")
+    assert contradicts_itself(scripts)
+
+    scripts.suspend("open", 5, 2, HOLDS)
+    scripts.client.hset(redis_layout.scope("a", "account"), "lifetime:0", "0 1 5")
+    assert contradicts_itself(scripts)
+
+
 def contradicts_itself(scripts: Scripts) -> bool:
     arguments = (LEASES, 10, "", 1000, *scripts.known, boundaries(time.time()))
     return bool(scripts._run("reap", *arguments)[4])
