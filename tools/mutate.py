@@ -4,7 +4,8 @@
     .venv/bin/python tools/mutate.py [--jobs 2] [--every 1] [FILE …]
 
 A mutant is killed when a test fails or does not end; the others are printed as they are found. The tests of each file
-run in a process forked from this one, in a copy of the repository. docs/mutations.md explains every survivor.
+run in a process forked from this one, in a copy of the repository. docs/mutations.md has the figures, and says why what
+survives does.
 """
 
 import argparse
