@@ -29,6 +29,9 @@ BATCH = 200
 FOR_EVER = MAX_NANO
 """A time that never comes, as the largest number that the scripts take."""
 
+REMEMBERED_LONGER = 2 * MOST_APART
+"""Seconds for which Redis remembers a closed attempt beyond its tombstone: the clock of who sends it may be ahead."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -54,8 +57,7 @@ class Outbox:
         self._journal = journal
         self._marks = marks
         self._tombstone_ms = round(tombstone * 1000)
-        self._remembered_ms = self._tombstone_ms + 2 * MOST_APART * 1000
-        """For how long Redis remembers it: its clock may be as much behind ours, and was ahead."""
+        self._remembered_ms = self._tombstone_ms + REMEMBERED_LONGER * 1000
         self._counters = counters
         self._tell = answered
         self._scripts = {kind: load_script(kind) for kind in ("settle", "void", "suspend")}

@@ -31,7 +31,7 @@ from budgets.ledger import (
 )
 from budgets.marks import Marks
 from budgets.money import MAX_NANO, NanoUSD
-from budgets.outbox import Outbox
+from budgets.outbox import REMEMBERED_LONGER, Outbox
 from budgets.redis_connection import RedisConnection, load_script
 from budgets.windows import boundaries, start_of
 
@@ -253,7 +253,7 @@ class RedisLedger:
         None, where a bill that should have it has not, frees it: what it costs after all is booked when it is told.
         Raises LedgerUnavailable; asked again, it answers `same`.
         """
-        remembered = GUESSES_REMEMBERED if billed is None else self._policy.tombstone
+        remembered = GUESSES_REMEMBERED if billed is None else self._policy.tombstone + REMEMBERED_LONGER
         bill = "" if billed is None else billed
         steps = int(self._marks.counts(account, self._clock(), is_new=True))
         how, booked, count = await self._script(

@@ -40,7 +40,7 @@ class BudgetRows:
     async def _rows(self, record: KeyRecord) -> list[BudgetRow]:
         try:
             status = await self._ledger.status(record.account, f"key:{record.id}")
-        except ScriptFailed:  # what is damaged of one key hides no other's; `paymaster_ledger_accounts_damaged` tells
+        except ScriptFailed:  # what is damaged of one key hides no other's; the log tells of it
             return []
         return [
             BudgetRow(record.name, limit.window, limit.limit, limit.spent, limit.held, limit.suspense)

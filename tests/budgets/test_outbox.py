@@ -241,14 +241,15 @@ async def test_case_09_redis_remembers_an_attempt_for_as_long_as_it_may_be_sent_
 ) -> None:
     async with open_bank(redis_url, tmp_path, clock=lambda: time.time() + ahead) as bank:
         key = await bank.key()
-        (settled, voided) = [await bank.ledger.reserve(bank.attempt(key, 600)) for _ in range(2)]
-        settled.spent = 250
-        for reservation in (settled, voided):
+        settled, voided, unknown = [await bank.ledger.reserve(bank.attempt(key, 600)) for _ in range(3)]
+        settled.spent, unknown.sent = 250, True
+        for reservation in (settled, voided, unknown):
             bank.ledger.resolve(reservation)
         await bank.ledger.drained()
+        await bank.ledger.reconcile("default", unknown.attempt.id, 250)
         sent_until = time.time() + ahead + 3600
 
-        for reservation in (settled, voided):
+        for reservation in (settled, voided, unknown):
             forgotten_at = await bank.redis.pexpiretime(f"pm:{{default}}:attempt:{reservation.attempt.id}") / 1000
             assert forgotten_at > sent_until
 
